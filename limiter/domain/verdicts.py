@@ -1,0 +1,101 @@
+"""The answer to a Reserve: granted, or denied for reasons in a fixed order of precedence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from limiter.domain.limits import Limit
+from limiter.domain.scopes import Scope
+
+
+class DenialReason(IntEnum):
+    """In order of precedence: if several apply, the answer is the first of them.
+
+    The numbers are those of the wire contract and of the scripts.
+    """
+
+    KEY_UNKNOWN = 1
+    KEY_DISABLED = 2
+    KEY_EXPIRED = 3
+    MODEL_NOT_ALLOWED = 4
+    MODEL_UNPRICED = 5
+    NEVER_FITS = 6
+    SPEND_CEILING = 7
+    SPEND_HELD = 8
+    REQUEST_RATE = 9
+    TOKEN_RATE = 10
+    CONCURRENCY = 11
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status that a proxy should answer with."""
+        return _HTTP_STATUS[self]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call can succeed later without anybody changing anything."""
+        return self.http_status == 429
+
+
+_HTTP_STATUS = {
+    DenialReason.KEY_UNKNOWN: 401,
+    DenialReason.KEY_DISABLED: 401,
+    DenialReason.KEY_EXPIRED: 401,
+    DenialReason.MODEL_NOT_ALLOWED: 403,
+    DenialReason.MODEL_UNPRICED: 403,
+    DenialReason.NEVER_FITS: 400,
+    DenialReason.SPEND_CEILING: 402,
+    DenialReason.SPEND_HELD: 429,
+    DenialReason.REQUEST_RATE: 429,
+    DenialReason.TOKEN_RATE: 429,
+    DenialReason.CONCURRENCY: 429,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """One limit and its counters at the moment of an answer, in the limit's unit.
+
+    Times are ms since the epoch by the store's clock; 0 means never.
+    """
+
+    scope: Scope
+    limit: Limit
+    settled: int
+    held: int
+    remaining: int
+    requested: int
+    resets_at_ms: int = 0
+    refills_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Permission to call. `reservation` is "" for a dry run."""
+
+    reservation: str
+    held_nanousd: int
+    expires_at_ms: int
+    max_output_tokens: int | None
+    limits: tuple[LimitStatus, ...]
+    warnings: tuple[LimitStatus, ...] = ()
+    repeated_call: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A refusal; no counter has moved."""
+
+    reason: DenialReason
+    message: str
+    violations: tuple[LimitStatus, ...] = ()
+    limits: tuple[LimitStatus, ...] = ()
+    warnings: tuple[LimitStatus, ...] = ()
+    retry_after_ms: int | None = None
+    fits_max_output_tokens: int | None = None
+    dry_run: bool = False
+
+
+Verdict = Granted | Denied
