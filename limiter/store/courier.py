@@ -1,0 +1,110 @@
+"""Carries calls that wait at the same time to the store together.
+
+Nothing waits for company: what is there when a place is free goes. A call that is cancelled, or past
+its deadline, before it left never reaches the store and never disturbs the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from limiter.domain.errors import DeadlineExceeded, Overloaded
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+#: Calls in one script call: enough to share its cost, few enough to keep the store responsive.
+BATCH_MAX = 64
+#: Batches under way at once: one is decided in the store while the next is encoded here.
+UNDER_WAY_MAX = 2
+#: Calls that may wait; more than that and the caller is told to come back.
+WAITING_MAX = 20_000
+
+
+class Courier(Generic[C, R]):
+    """One queue of calls of one verb.
+
+    `send` takes a batch and returns its replies in order. `abandoned` is told of every call that was
+    (or may have been) decided by the store while nobody waits for its reply any more.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[C]], Awaitable[Sequence[R]]],
+        *,
+        abandoned: Callable[[C], None] | None = None,
+    ) -> None:
+        self._send = send
+        self._abandoned = abandoned
+        self._waiting: deque[tuple[C, asyncio.Future[R], float | None]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._wake_scheduled = False
+
+    async def carry(self, call: C, *, deadline: float | None = None) -> R:
+        """Send one call with whatever else waits, and return its reply."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise Overloaded(f"{WAITING_MAX} calls wait for the store; try again later")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((call, future, deadline))
+        if not self._wake_scheduled and len(self._under_way) < UNDER_WAY_MAX:
+            self._wake_scheduled = True
+            loop.call_soon(self._dispatch)
+        return await future
+
+    def _dispatch(self) -> None:
+        self._wake_scheduled = False
+        while self._waiting and len(self._under_way) < UNDER_WAY_MAX:
+            batch = self._next_batch()
+            if batch:
+                task = asyncio.get_running_loop().create_task(self._deliver(batch))
+                self._under_way.add(task)
+                task.add_done_callback(self._arrived)
+
+    def _next_batch(self) -> list[tuple[C, asyncio.Future[R]]]:
+        now = asyncio.get_running_loop().time()
+        batch: list[tuple[C, asyncio.Future[R]]] = []
+        while self._waiting and len(batch) < BATCH_MAX:
+            call, future, deadline = self._waiting.popleft()
+            if future.done():
+                continue
+            if deadline is not None and now >= deadline:
+                future.set_exception(DeadlineExceeded("the deadline passed before the store was asked; nothing changed"))
+                continue
+            batch.append((call, future))
+        return batch
+
+    async def _deliver(self, batch: list[tuple[C, asyncio.Future[R]]]) -> None:
+        try:
+            replies = await self._send([call for call, _ in batch])
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is every waiting caller's answer
+            for call, future in batch:
+                self._abandon(call)
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (call, future), reply in zip(batch, replies, strict=True):
+            if future.done():
+                self._abandon(call)
+            elif isinstance(reply, Exception):
+                self._abandon(call)
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    def _abandon(self, call: C) -> None:
+        if self._abandoned is not None:
+            self._abandoned(call)
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if self._waiting and not self._wake_scheduled:
+            self._dispatch()
+
+    async def drain(self) -> None:
+        """Wait until nothing is under way."""
+        while self._waiting or self._under_way:
+            await asyncio.wait(self._under_way) if self._under_way else await asyncio.sleep(0)

@@ -1,0 +1,97 @@
+"""Plans and calls as the scripts read them; the formats are described in the Lua files."""
+
+from __future__ import annotations
+
+import struct
+
+from limiter.domain.limits import RATE_PERIODS, LimitKind
+from limiter.domain.money import NANOUSD_PER_USD
+from limiter.store.keys import key_field, scope_field
+from limiter.store.port import ChargeCall, EndCall, HoldCall, Plan, PlanLimit
+
+_ENFORCED, _SHADOW = 1, 2
+
+_PLAN_HEAD = struct.Struct("<QQBB")
+_RULE = struct.Struct("<9q")
+_WARN = struct.Struct("<3q")
+_HOLD = struct.Struct("<HBBBBBQQQQQQQq16s")
+_END = struct.Struct("<HBIQqQ")
+_CHARGE = struct.Struct("<HQQQ16sI")
+
+
+def plan_blob(plan: Plan) -> bytes:
+    """Encode a plan; the result is kept in it."""
+    if plan.blob is None:
+        plan.blob = _encode_plan(plan)
+    return plan.blob
+
+
+def _encode_plan(plan: Plan) -> bytes:
+    key = key_field(plan.key) if plan.key is not None else b""
+    parts = [_PLAN_HEAD.pack(plan.version, plan.key_revision, plan.denial, len(plan.scopes)), key, b"\0"]
+    warns: list[bytes] = []
+    for scope in plan.scopes:
+        layout = ",".join(entry.limit.counter for entry in scope.limits)
+        parts += [scope_field(scope.scope), b"\0", layout.encode(), b"\0", bytes([len(scope.limits)])]
+        parts += [_RULE.pack(*_rule(entry, warns)) for entry in scope.limits]
+    return b"".join([*parts, bytes([len(warns)]), *warns])
+
+
+def _rule(entry: PlanLimit, warns: list[bytes]) -> tuple[int, ...]:
+    """Encode one limit; its thresholds are added to `warns`."""
+    limit = entry.limit
+    mode = 0 if not entry.applies else _SHADOW if limit.shadow else _ENFORCED
+    if limit.kind is LimitKind.SPEND:
+        first = 3 * len(warns) + 1
+        for millionths in limit.warn_at:
+            at = -(-limit.amount * millionths // 1_000_000)
+            warns.append(_WARN.pack(millionths, *divmod(at, NANOUSD_PER_USD)))
+        return (limit.kind, mode, *divmod(limit.amount, NANOUSD_PER_USD), first, len(limit.warn_at), *entry.window)
+    if limit.kind is LimitKind.CONCURRENCY:
+        return (limit.kind, mode, limit.amount, 0, 0, 0, 0, 0, 0)
+    ticks, tick_ms = RATE_PERIODS[limit.per]
+    return (limit.kind, mode, limit.amount, limit.burst, ticks, tick_ms, 0, 0, 0)
+
+
+def hold_blob(call: HoldCall, plan_index: int) -> bytes:
+    """Encode one Reserve."""
+    return (
+        _HOLD.pack(
+            plan_index,
+            call.dry_run,
+            call.all_limits,
+            call.consume,
+            call.on_expiry,
+            call.requests,
+            call.cost,
+            call.tokens,
+            call.ttl_ms,
+            call.lifetime_ms,
+            call.retention_ms,
+            call.key_expires_ms,
+            call.secret_expires_ms,
+            call.output_max,
+            call.fingerprint,
+        )
+        + call.call
+    )
+
+
+def settle_blob(call: EndCall, organization_index: int) -> bytes:
+    """Encode one Settle."""
+    return (
+        _END.pack(organization_index, call.basis, call.flag, call.cost, call.tokens, call.retention_ms) + call.ending
+    )
+
+
+def release_blob(call: EndCall, organization_index: int) -> bytes:
+    """Encode one Release."""
+    return struct.pack("<HIQ", organization_index, call.flag, call.retention_ms) + call.ending
+
+
+def charge_blob(call: ChargeCall, plan_index: int) -> bytes:
+    """Encode one Charge."""
+    head = _CHARGE.pack(
+        plan_index, call.cost, call.occurred_ms, call.retention_ms, call.fingerprint, len(call.call)
+    )
+    return head + call.call + call.ending

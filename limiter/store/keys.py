@@ -1,0 +1,91 @@
+"""Every store key, its shape and how long it lives: the data dictionary.
+
+==============================  ======  ==================================================  ====================
+key                             type    content                                             lives
+==============================  ======  ==================================================  ====================
+``lim1:{S}:org:ORG``            hash    version, document, key:TEAM/KEY, scope[:TEAM[/KEY]]  while configured
+``lim1:{S}:hold:ORG:ID``        string  a hold's record                                     open: until it ends;
+                                                                                            ended: retention
+``lim1:{S}:due``                zset    ORG/ID of open holds by expiry                      while there are holds
+``lim1:{S}:ledger``             stream  rows                                                trimmed behind the books
+``lim1:{S}:epoch``              string  the first half of row ids                           as the ledger
+``lim1:digest:V:HEX``           string  ORG/TEAM/KEY that a secret belongs to               while the secret does
+``lim1:orgs``                   set     organizations that have a policy                    for ever
+``lim1:meta``                   hash    shards; fingerprints of the peppers                 for ever
+==============================  ======  ==================================================  ====================
+
+S is the organization's shard and the hash tag, so that all keys of one script are in one slot. Ids
+cannot hold a colon, slash or brace (see limiter.domain.scopes), so that no id can reach another's key.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from zlib import crc32
+
+from limiter.domain.reservations import ReservationName
+from limiter.domain.scopes import Scope
+
+PREFIX = "lim1:"
+SHARDS = 256
+
+ORGS = PREFIX + "orgs"
+META = PREFIX + "meta"
+
+VERSION_FIELD = b"version"
+DOCUMENT_FIELD = b"document"
+KEY_FIELD_PREFIX = b"key:"
+
+
+@lru_cache(maxsize=65536)
+def shard_of(organization: str) -> int:
+    """The shard of an organization; fixed for the life of a store."""
+    return crc32(organization.encode()) % SHARDS
+
+
+@lru_cache(maxsize=65536)
+def organization_key(organization: str) -> str:
+    """The hash of an organization."""
+    return f"{PREFIX}{{{shard_of(organization)}}}:org:{organization}"
+
+
+def hold_key(name: ReservationName) -> str:
+    """The record of a hold."""
+    return f"{PREFIX}{{{shard_of(name.organization)}}}:hold:{name.organization}:{name.id}"
+
+
+@lru_cache(maxsize=SHARDS)
+def shard_keys(shard: int) -> tuple[str, str, str]:
+    """Due index, ledger and epoch of a shard."""
+    tag = f"{PREFIX}{{{shard}}}:"
+    return tag + "due", tag + "ledger", tag + "epoch"
+
+
+def digest_key(digest: str) -> str:
+    """Where the owner of a secret's digest (`version:hex`) is found."""
+    return f"{PREFIX}digest:{digest}"
+
+
+def key_field(key: Scope) -> bytes:
+    """The field of a key's record in its organization's hash."""
+    return b"key:" + f"{key.team}/{key.key}".encode()
+
+
+def scope_field(scope: Scope) -> bytes:
+    """The field of a scope's counters in its organization's hash."""
+    if not scope.team:
+        return b"scope"
+    return b"scope:" + f"{scope.team}/{scope.key}".rstrip("/").encode()
+
+
+def scope_of_field(organization: str, field: str) -> Scope:
+    """The scope that a counter field belongs to; the reverse of scope_field."""
+    _, _, path = field.partition(":")
+    team, _, key = path.partition("/")
+    return Scope(organization, team, key)
+
+
+def name_of_member(member: str) -> ReservationName:
+    """The hold that a member of a due index names."""
+    organization, _, hold_id = member.partition("/")
+    return ReservationName(organization, hold_id)

@@ -1,0 +1,139 @@
+-- How a hold ends, for settle, release and expire: one rule, three verbs.
+
+local OPEN_HOLD = 0 -- no TTL while open
+
+-- Reads the holds of a batch and the scopes they took from.
+local function read_endings(batch, items)
+  read_holds(batch)
+  batch.holds = {}
+  for _, item in ipairs(items) do
+    local raw = batch.records[item.key]
+    if raw and not batch.holds[item.key] then
+      local hold = decode_hold(raw)
+      hold.taken = unpack_taken(hold.rest)
+      for _, scope in ipairs(hold.taken) do want(item.org, scope[1]) end
+      batch.holds[item.key] = hold
+    end
+  end
+  read_orgs(batch)
+end
+
+local function open_scope(org, field)
+  local state = org.states[field]
+  if state == nil then
+    state = org.raw[field] and unpack_scope(org.raw[field]) or false
+    org.states[field] = state
+  end
+  return state
+end
+
+-- Calls visit(v, at, kind) for every counter that the hold took from and that still counts the same
+-- period; answers whether all windows are open.
+local function each_counter(org, hold, now, visit)
+  local all = true
+  for _, scope in ipairs(hold.taken) do
+    local state, layout = open_scope(org, scope[1]), layout_of(scope[2])
+    local same, place = state and state.layout == scope[2], state and layout_of(state.layout).at
+    for i = 1, layout.counters do
+      local period, kind = scope[i + 2], layout.kinds[i]
+      if period > 0 then
+        local at = same and (i - 1) * WIDTH or place and place[layout.names[i]]
+        if at and state.v[at + 1] == period then
+          if kind == SPEND and now >= state.v[at + 2] then all = false end
+          visit(state.v, at, kind)
+        elseif kind == SPEND then
+          all = false
+        end
+      end
+    end
+    if state then touch(org, scope[1], state, now) end
+  end
+  return all
+end
+
+-- The first end of a hold. Expiry moves money and slots only.
+local function close(item, hold, now)
+  local excess, past = false, item.basis == BY_EXPIRY
+  local all = each_counter(item.org, hold, now, function(v, at, kind)
+    if kind == SPEND then
+      add_money(v, at + 5, -hold.held)
+      add_money(v, at + 3, item.cost)
+    elseif kind == CONCURRENCY then
+      v[at + 2] = v[at + 2] - 1
+    elseif not past then
+      refill(v, at, now)
+      if kind == REQUESTS then
+        if item.basis == BY_RELEASE then refund(v, at, now, hold.reserved, 1) end
+      elseif item.tokens >= 0 and item.tokens < hold.tokens then
+        refund(v, at, now, hold.reserved, hold.tokens - item.tokens)
+      elseif item.tokens > hold.tokens then
+        excess = take_more(v, at, item.tokens - hold.tokens) or excess
+      end
+    end
+  end)
+  if excess then hold.flags = with_flag(hold.flags, F_TOKEN_EXCESS) end
+  return all, item.cost, ROW_SETTLEMENT
+end
+
+-- A later settlement of a higher basis: the money that was wrong, and nothing else.
+local function correct(item, hold, now)
+  local delta = item.cost - hold.cost
+  local all = each_counter(item.org, hold, now, function(v, at, kind)
+    if kind == SPEND then add_money(v, at + 3, delta) end
+  end)
+  return all, delta, ROW_CORRECTION
+end
+
+local function answer(hold, repeated)
+  return struct.pack('<BBBBI4I8i8', 1, hold.state, hold.basis, repeated, hold.flags, hold.held, hold.cost)
+end
+
+-- Whether the hold stays as it is: it has ended on as good a basis, is not due yet, or was given to
+-- another caller too, who keeps it.
+local function stands(batch, item, hold)
+  if hold.state ~= HELD then return item.basis <= hold.basis end
+  if item.basis == BY_EXPIRY then return hold.expires > batch.now end
+  if item.unclaimed and hold.claims > 1 then
+    hold.claims = hold.claims - 1
+    put_record(batch, item.key, encode_hold(hold), OPEN_HOLD)
+    return true
+  end
+  return false
+end
+
+-- Ends the item's hold, or corrects its end, or changes nothing. Answers the reply.
+local function end_hold(batch, item)
+  local now, hold = batch.now, batch.holds[item.key]
+  if not hold then
+    if item.basis == BY_EXPIRY then drop_due(item.org.shard, member_of(item.org, item.key)) end
+    return struct.pack('<B', 0)
+  end
+  if stands(batch, item, hold) then return answer(hold, 1) end
+  if item.flag > 0 then hold.flags = with_flag(hold.flags, item.flag) end
+  if item.basis == BY_EXPIRY then
+    item.cost = hold.on_expiry == CHARGE_ON_EXPIRY and hold.held or 0
+  end
+  if item.basis ~= BY_EXPIRY and now >= hold.expires then hold.flags = with_flag(hold.flags, F_LATE) end
+  local all, amount, kind
+  if hold.state == HELD then
+    all, amount, kind = close(item, hold, now)
+    drop_due(item.org.shard, member_of(item.org, item.key))
+  else
+    all, amount, kind = correct(item, hold, now)
+  end
+  if not all then hold.flags = with_flag(hold.flags, F_WINDOW_CLOSED) end
+  if item.cost > hold.held then hold.flags = with_flag(hold.flags, F_OVERAGE) end
+  hold.state, hold.basis, hold.cost, hold.ended = item.state, item.basis, item.cost, now
+  add_row(item.org.shard, kind, member_of(item.org, item.key), hold, amount, now, item.ending)
+  put_record(batch, item.key, encode_hold(hold), item.retention)
+  return answer(hold, 0)
+end
+
+-- Runs a whole batch of endings: read, decide, write, answer.
+local function end_holds(batch, items)
+  read_endings(batch, items)
+  local replies = {}
+  for i, item in ipairs(items) do replies[i] = end_hold(batch, item) end
+  write_batch(batch)
+  return {text_of(batch.now), unpack(replies)}
+end

@@ -1,0 +1,130 @@
+-- A hold's record and the ledger row that its end leaves.
+--
+-- Record: HEAD (fixed size, the part that changes), length of the taken part I2, the taken part,
+-- then the call (JSON by the sidecar, copied into the row).
+-- Taken part, for each scope: field, layout (zero-terminated), then I8 per counter of the layout:
+-- the period that it took from, 0 where it took nothing.
+
+local HEAD = '<BBBBI4I4I8I8I8I8I8I8I8i8c16'
+local HEAD_SIZE = struct.size(HEAD)
+
+local function decode_hold(raw)
+  local format, state, basis, on_expiry, flags, claims, reserved, expires, expires_max, ended, held, cost, tokens,
+    output_max, fingerprint = struct.unpack(HEAD, raw)
+  if format ~= 1 then error('hold of format ' .. format) end
+  return {state = state, basis = basis, on_expiry = on_expiry, flags = flags, claims = claims, reserved = reserved,
+          expires = expires, expires_max = expires_max, ended = ended, held = held, cost = cost, tokens = tokens,
+          output_max = output_max, fingerprint = fingerprint, rest = string.sub(raw, HEAD_SIZE + 1)}
+end
+
+local function encode_hold(hold)
+  return struct.pack(HEAD, 1, hold.state, hold.basis, hold.on_expiry, hold.flags, hold.claims, hold.reserved,
+    hold.expires, hold.expires_max, hold.ended, hold.held, hold.cost, hold.tokens, hold.output_max,
+    hold.fingerprint) .. hold.rest
+end
+
+-- What follows HEAD; the ledger row ends with the same bytes.
+local function hold_rest(taken, call)
+  return struct.pack('<I2', #taken) .. taken .. call
+end
+
+local taken_formats = setmetatable({}, {__index = function(cache, n)
+  cache[n] = '<ss' .. string.rep('I8', n)
+  return cache[n]
+end})
+
+local function pack_taken(field, layout, periods)
+  return struct.pack(taken_formats[#periods], field, layout, unpack(periods))
+end
+
+-- The scopes that a hold took from: {field=, layout=, periods at 3 .. n + 2} each.
+local function unpack_taken(rest)
+  local scopes, at, finish = {}, 3, 2 + struct.unpack('<I2', rest)
+  while at <= finish do
+    local _, layout = struct.unpack('<ss', rest, at)
+    local n = layout_of(layout).counters
+    local parts = {struct.unpack(taken_formats[n], rest, at)}
+    at = parts[n + 3]
+    scopes[#scopes + 1] = parts
+  end
+  return scopes
+end
+
+-- Which hold a key names, as due members and rows write it: organization/id.
+local function member_of(org, key)
+  return org.name .. '/' .. string.sub(key, -32)
+end
+
+local ROW = '<BBBBI4i8I8i8I8I8I8I8s'
+
+-- A row of the ledger: ROW, then what follows HEAD in the hold's record, its size first, then the end.
+local function add_row(shard, kind, member, hold, amount, now, ending)
+  local rows = shard.rows or {}
+  shard.rows = rows
+  rows[#rows + 1] = struct.pack(ROW, 1, kind, hold.state, hold.basis, hold.flags, amount, hold.held, hold.cost,
+    hold.tokens, hold.reserved, hold.expires, now, member) .. struct.pack('<I4', #hold.rest) .. hold.rest .. ending
+end
+
+-- A row that moves no counter.
+local function add_note(shard, kind, member, text, now)
+  add_row(shard, kind, member, {state = 0, basis = 0, flags = 0, held = 0, cost = 0, tokens = 0, reserved = now,
+    expires = now, rest = hold_rest('', text)}, 0, now, '')
+end
+
+-- An event row: a threshold (in millionths of the ceiling) was passed. Names hold only letters, digits
+-- and . _ @ -, so that they need no escaping.
+local function add_event(shard, scope, i, millionths, member, now)
+  add_note(shard, ROW_EVENT, member, string.format('{"event":"threshold","scope":"%s","limit":"%s","threshold":%.6f}',
+    scope.field, layout_of(scope.layout).names[i + 1], millionths / 1000000), now)
+end
+
+-- The due index: a hold is due when it expires, and no longer due when it has ended.
+local function add_due(shard, expires, member)
+  local adds = shard.adds or {}
+  shard.adds = adds
+  adds[#adds + 1], adds[#adds + 2] = text_of(expires), member
+end
+
+local function drop_due(shard, member)
+  local drops = shard.drops or {}
+  shard.drops = drops
+  drops[#drops + 1] = member
+end
+
+local function put_record(batch, key, record, ttl_ms)
+  batch.records[key] = record
+  batch.puts[key] = ttl_ms
+end
+
+-- The second half of every writing verb. Nothing here can be refused for reasons of its own; the
+-- ledger comes first, so that if the store refuses to write at all, nothing was changed.
+local function write_batch(batch)
+  for _, shard in ipairs(batch.shards) do
+    if shard.rows then
+      local id = (shard.epoch or text_of(batch.now)) .. '-*'
+      for _, row in ipairs(shard.rows) do redis.call('XADD', shard.ledger, id, 'r', row) end
+      if not shard.epoch then redis.call('SET', shard.epoch_key, text_of(batch.now)) end
+    end
+    if shard.adds then redis.call('ZADD', shard.due, unpack(shard.adds)) end
+    if shard.drops then redis.call('ZREM', shard.due, unpack(shard.drops)) end
+  end
+  for _, org in ipairs(batch.orgs) do
+    if org.dirty then
+      local fields = {}
+      for i, field in ipairs(org.dirty) do
+        fields[2 * i - 1], fields[2 * i] = field, pack_scope(org.states[field])
+      end
+      redis.call('HSET', org.key, unpack(fields))
+    end
+  end
+  local lasting, n = {}, 0
+  for key, ttl_ms in pairs(batch.puts) do
+    if ttl_ms == 0 then
+      lasting[n + 1], lasting[n + 2] = key, batch.records[key]
+      n = n + 2
+    else
+      redis.call('SET', key, batch.records[key], 'PX', text_of(ttl_ms))
+    end
+  end
+  if n > 0 then redis.call('MSET', unpack(lasting, 1, n)) end
+end

@@ -1,0 +1,115 @@
+-- A plan: what the policy says of one key and model, compiled by the sidecar and sent with the call.
+--
+--   policy version I8 · key revision I8 · denial B · number of scopes B · key field (zero-terminated) ·
+--   for each scope: field, layout (zero-terminated) · number of limits B · RULE integers i8 per limit:
+--     spend        kind, mode, ceiling usd, ceiling nano, first warn, warns, three window bounds
+--     bucket       kind, mode, amount, burst, ticks per period, ms per tick, 0, 0, 0
+--     concurrency  kind, mode, slots, 0, 0, 0, 0, 0, 0
+--   number of thresholds B · for each: millionths, usd, nano as i8
+-- The bounds are: start of the window that was present when the plan was made, start of the next,
+-- end of the next. Modes: 0 the limit does not apply to this model, 1 it is enforced, 2 it is a shadow.
+
+local RULE = 9
+local ENFORCED, SHADOW = 1, 2
+
+local function decode_plan(blob, org)
+  local version, revision, denial, n, key_field, at = struct.unpack('<I8I8BBs', blob)
+  local plan = {org = org, version = version, revision = revision, denial = denial, key_field = key_field, scopes = {}}
+  for s = 1, n do
+    local field, layout, limits
+    field, layout, limits, at = struct.unpack('<ssB', blob, at)
+    local rules = {}
+    if limits > 0 then
+      rules = {struct.unpack(integers[RULE * limits], blob, at)}
+      at = rules[RULE * limits + 1]
+    end
+    plan.scopes[s] = {field = field, layout = layout, limits = limits, rules = rules}
+    want(org, field)
+  end
+  local warns = struct.unpack('<B', blob, at)
+  if warns > 0 then plan.warns = {struct.unpack(integers[3 * warns], blob, at + 1)} end
+  want(org, 'version')
+  if key_field ~= '' then want(org, key_field) end
+  return plan
+end
+
+-- Starts the counter of one rule: nothing spent, buckets full.
+local function start_counter(v, at, rules, r, now)
+  for i = 1, WIDTH do v[at + i] = 0 end
+  v[at + 1] = now
+  if rules[r + 1] == SPEND then
+    v[at + 2] = now < rules[r + 8] and rules[r + 8] or rules[r + 9]
+  elseif rules[r + 1] ~= CONCURRENCY then
+    v[at + 2] = floor(now / rules[r + 6])
+    v[at + 3] = rules[r + 4] * rules[r + 5]
+    v[at + 4], v[at + 5], v[at + 6], v[at + 7] = rules[r + 3], rules[r + 4], rules[r + 5], rules[r + 6]
+  end
+end
+
+-- Brings one counter to the present: an ended window is left behind, never an open one; a bucket
+-- refills and takes the policy's present amount and burst.
+local function bring_forward(v, at, rules, r, now)
+  local kind = rules[r + 1]
+  if kind == SPEND then
+    local ended = v[at + 2]
+    if now >= ended then
+      local start = now < rules[r + 8] and rules[r + 7] or rules[r + 8]
+      local finish = now < rules[r + 8] and rules[r + 8] or rules[r + 9]
+      v[at + 1], v[at + 2] = math.max(start, ended), finish
+      for i = 3, WIDTH do v[at + i] = 0 end
+    end
+  elseif kind ~= CONCURRENCY then
+    refill(v, at, now)
+    if v[at + 4] ~= rules[r + 3] or v[at + 5] ~= rules[r + 4] then
+      v[at + 4], v[at + 5] = rules[r + 3], rules[r + 4]
+      v[at + 3] = math.min(v[at + 3], rules[r + 4] * rules[r + 5])
+    end
+  end
+end
+
+local function load_scope(org, scope, now)
+  local state = org.states[scope.field]
+  if state then return state end
+  local raw = org.raw[scope.field]
+  state = raw and unpack_scope(raw) or {last = now, layout = '', v = {}, n = 0}
+  if state.layout ~= scope.layout then relayout(state, scope.layout) end
+  local v, rules = state.v, scope.rules
+  for i = 0, scope.limits - 1 do
+    local at, r = i * WIDTH, i * RULE
+    if not v[at + 1] then start_counter(v, at, rules, r, now) end
+    bring_forward(v, at, rules, r, now)
+  end
+  org.states[scope.field] = state
+  return state
+end
+
+-- Whether the plan may decide: 'version', 'key', 'window' or 'clock' says what is out of date.
+local function out_of_date(plan, now)
+  local org = plan.org
+  if tonumber(org.raw.version or 0) ~= plan.version then return 'version' end
+  if plan.key_field ~= '' then
+    local record = org.raw[plan.key_field]
+    if (record and struct.unpack('<I8', record) or 0) ~= plan.revision then return 'key' end
+  end
+  for _, scope in ipairs(plan.scopes) do
+    local rules = scope.rules
+    for r = 0, (scope.limits - 1) * RULE, RULE do
+      if rules[r + 1] == SPEND and (now < rules[r + 7] or now >= rules[r + 9]) then return 'window' end
+    end
+  end
+  local behind = false
+  for _, scope in ipairs(plan.scopes) do
+    scope.state = load_scope(org, scope, now)
+    if scope.state.last - now > CLOCK_SLACK_MS then behind = 'clock' end
+  end
+  return behind
+end
+
+local function decode_plans(batch, first, count)
+  local plans = {}
+  for p = 1, count do
+    local org = struct.unpack('<I2', ARGV[3], 2 * (#batch.orgs + p) - 1)
+    plans[p] = decode_plan(ARGV[first + p - 1], batch.orgs[org + 1])
+  end
+  return plans
+end

@@ -1,0 +1,115 @@
+-- Reserve: grants holds that every enforced limit on their path has room for, all or nothing.
+--
+-- KEYS  due, ledger, epoch of each shard; hash of each organization; record of each hold
+-- ARGV  clock_ms ('' for TIME) · heading · placing · one plan per entry of `plans` · one item per hold
+-- RETURNS  the time, then per hold: code B · state or reason B · flags B · expires I8 · held I8 ·
+--          output max i8 · number of statuses B · per status: scope B, limit B, why B, five i8
+-- WRITES  records, counters, due index; rows for consumed calls and for thresholds passed
+-- COST  O(holds × limits); commands: MGET, HMGET and HSET per organization, ZADD per shard, MSET
+--
+-- First half: everything is read and decided in memory. Second half: write_batch.
+
+
+local GRANTED, DENIED, EXISTS, ENDED, BACKLOG = 0, 1, 2, 3, 8
+local REPEATED, DUE_WAITING = 1, 2
+local ITEM = '<I2BBBBBI8I8I8I8I8I8I8i8c16'
+
+local function decode_item(blob, key, plans)
+  local plan, dry_run, all, consume, on_expiry, requests, cost, tokens, ttl, lifetime, retention, key_expires,
+    secret_expires, output_max, fingerprint, at = struct.unpack(ITEM, blob)
+  local usd = floor(cost / NANO)
+  return {key = key, plan = plans[plan + 1], dry_run = dry_run == 1, all = all == 1, consume = consume == 1,
+          on_expiry = on_expiry, requests = requests, cost = cost, usd = usd, nano = cost - usd * NANO, tokens = tokens,
+          ttl = ttl, lifetime = lifetime, retention = retention, key_expires = key_expires,
+          secret_expires = secret_expires, output_max = output_max, fingerprint = fingerprint,
+          call = string.sub(blob, at)}
+end
+
+local function reply(code, state, flags, hold, tell)
+  return struct.pack('<BBBI8I8i8B', code, state, flags, hold and hold.expires or 0, hold and hold.held or 0,
+    hold and hold.output_max or -1, tell and #tell or 0) .. (tell and table.concat(tell) or '')
+end
+
+-- Whether holds of the shard are due; asked only when a refusal could end with them.
+local function due_waiting(batch, shard, reason)
+  if reason ~= SPEND_HELD and reason ~= SPEND_CEILING and reason ~= NO_SLOT then return 0 end
+  if shard.due_waiting == nil then
+    shard.due_waiting = redis.call('ZCOUNT', shard.due, '-inf', text_of(batch.now)) > 0
+  end
+  return shard.due_waiting and DUE_WAITING or 0
+end
+
+-- The answer that an existing record gives to the same id, or nil if it stands in nobody's way.
+local function known(batch, item)
+  local raw = batch.records[item.key]
+  if not raw or item.dry_run then return nil end
+  local hold = decode_hold(raw)
+  if hold.state == RELEASED and has_flag(hold.flags, F_UNCLAIMED) then return nil end
+  if hold.fingerprint ~= item.fingerprint then return reply(EXISTS, hold.state, 0) end
+  if hold.state ~= HELD then return reply(ENDED, hold.state, 0) end
+  if hold.expires <= batch.now then return reply(ENDED, EXPIRED, 0) end
+  hold.claims = hold.claims + 1
+  put_record(batch, item.key, encode_hold(hold), 0)
+  local tell = {}
+  inform(item.plan, item.all, tell)
+  return reply(GRANTED, HELD, REPEATED, hold, tell)
+end
+
+local function grant(batch, item, skipped, tell)
+  tell = tell or {}
+  local now, shard = batch.now, item.plan.org.shard
+  local hold = {state = HELD, basis = 0, on_expiry = item.on_expiry, flags = 0, claims = 1, reserved = now,
+                expires = now + item.ttl, expires_max = now + item.lifetime, ended = 0, held = item.cost, cost = 0,
+                tokens = item.tokens, output_max = item.output_max, fingerprint = item.fingerprint, rest = ''}
+  if skipped then hold.flags = F_SHADOWED end
+  if not item.dry_run then
+    hold.rest = hold_rest(taken_part(item.plan, skipped), item.call)
+    take(batch, item.plan, item, skipped)
+    if item.plan.warns then warn(batch, item.plan, item, tell) end
+    if item.consume then
+      hold.state, hold.basis, hold.cost, hold.ended, hold.expires = SETTLED, BY_USAGE, item.cost, now, now
+      hold.flags = hold.flags + F_CONSUMED
+      add_row(shard, ROW_SETTLEMENT, member_of(item.plan.org, item.key), hold, item.cost, now, '')
+      put_record(batch, item.key, encode_hold(hold), item.retention)
+    else
+      add_due(shard, hold.expires, member_of(item.plan.org, item.key))
+      put_record(batch, item.key, encode_hold(hold), 0)
+    end
+  end
+  inform(item.plan, item.all, tell)
+  return reply(GRANTED, hold.state, 0, hold, tell)
+end
+
+local function decide(batch, item)
+  local plan = item.plan
+  local shard = plan.org.shard
+  if plan.stale == nil then plan.stale = out_of_date(plan, batch.now) end
+  if plan.stale then return reply(STALE[plan.stale], 0, 0) end
+  local expired = (item.key_expires > 0 and batch.now >= item.key_expires)
+    or (item.secret_expires > 0 and batch.now >= item.secret_expires)
+  if plan.denial > 0 and (plan.denial <= KEY_DISABLED or not expired) then return reply(DENIED, plan.denial, 0) end
+  if expired then return reply(DENIED, KEY_EXPIRED, 0) end
+  local answer = known(batch, item)
+  if answer then return answer end
+  if batch.extra > 0 and not item.dry_run then
+    shard.rows_waiting = shard.rows_waiting or redis.call('XLEN', shard.ledger)
+    if shard.rows_waiting >= batch.extra then return reply(BACKLOG, 0, 0) end
+  end
+  local reason, skipped, tell = check(plan, item)
+  if not reason then return grant(batch, item, skipped, tell) end
+  if item.all then inform(plan, true, tell) end
+  return reply(DENIED, reason, due_waiting(batch, shard, reason), nil, tell)
+end
+
+local batch = open_batch(store_time(ARGV[1]), ARGV[2], ARGV[3])
+local items, n = {}, #ARGV - 3 - batch.items
+local plans = decode_plans(batch, 4, n)
+for i = 1, batch.items do items[i] = decode_item(ARGV[3 + n + i], KEYS[batch.first_hold + i], plans) end
+read_holds(batch)
+read_orgs(batch)
+local replies = {}
+for i = 1, batch.items do replies[i] = decide(batch, items[i]) end
+
+-- write
+write_batch(batch)
+return {text_of(batch.now), unpack(replies)}

@@ -1,0 +1,151 @@
+"""What the scripts answer, decoded; an answer of another shape is a bug and raises struct.error."""
+
+from __future__ import annotations
+
+import struct
+
+from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
+from limiter.store.keys import name_of_member, scope_of_field
+from limiter.store.port import (
+    ChargeReply,
+    EndReply,
+    ExtendReply,
+    HoldRecord,
+    HoldReply,
+    InspectReply,
+    RawStatus,
+    Row,
+    RowKind,
+    Taken,
+)
+
+_HOLD = struct.Struct("<BBBQQqB")
+_STATUS = struct.Struct("<BBB5q")
+_END = struct.Struct("<BBBBIQq")
+_EXTEND = struct.Struct("<BBBQ")
+_CHARGE = struct.Struct("<BBBIQ")
+_RECORD = struct.Struct("<BBBBIIQQQQQQQq16sH")
+_ROW = struct.Struct("<BBBBIqQqQQQQ")
+
+_REPEATED, _DUE_WAITING = 1, 2
+
+
+def _statuses(raw: bytes, at: int) -> list[RawStatus]:
+    return [RawStatus(*values) for values in _STATUS.iter_unpack(raw[at:])]
+
+
+def hold_reply(now_ms: int, raw: bytes) -> HoldReply:
+    """Decode what reserve.lua answered for one hold."""
+    code, state, flags, expires_ms, held, output_max, _ = _HOLD.unpack_from(raw)
+    return HoldReply(
+        now_ms,
+        code,
+        state,
+        flags & _REPEATED != 0,
+        flags & _DUE_WAITING != 0,
+        expires_ms,
+        held,
+        output_max,
+        _statuses(raw, _HOLD.size),
+    )
+
+
+def end_reply(now_ms: int, raw: bytes) -> EndReply:
+    """Decode what settle.lua, release.lua or expire.lua answered for one hold."""
+    if raw == b"\0":
+        return EndReply(now_ms, found=False, state=State.HELD, basis=None, repeated=False, flags=RowFlag(0), held=0, cost=0)
+    _, state, basis, repeated, flags, held, cost = _END.unpack(raw)
+    return EndReply(
+        now_ms, True, State(state), Basis(basis) if basis else None, repeated == 1, RowFlag(flags), held, cost
+    )
+
+
+def extend_reply(now_ms: int, raw: bytes) -> ExtendReply:
+    """Decode what extend.lua answered for one hold."""
+    if raw == b"\0":
+        return ExtendReply(now_ms, found=False, state=State.HELD, repeated=False, expires_ms=0)
+    _, state, repeated, expires_ms = _EXTEND.unpack(raw)
+    return ExtendReply(now_ms, True, State(state), repeated == 1, expires_ms)
+
+
+def charge_reply(now_ms: int, raw: bytes) -> ChargeReply:
+    """Decode what charge.lua answered for one charge."""
+    code, state, repeated, flags, cost = _CHARGE.unpack(raw)
+    return ChargeReply(now_ms, code, state, repeated == 1, RowFlag(flags), cost)
+
+
+def inspect_reply(now_ms: int, raw: bytes) -> InspectReply:
+    """Decode what inspect.lua answered for one plan."""
+    return InspectReply(now_ms, raw[0], _statuses(raw, 2))
+
+
+def _taken(organization: str, raw: bytes) -> tuple[Taken, ...]:
+    """Decode the taken part of a hold: see _holds.lua."""
+    taken, at = [], 0
+    while at < len(raw):
+        field_end = raw.index(b"\0", at)
+        layout_end = raw.index(b"\0", field_end + 1)
+        scope = scope_of_field(organization, raw[at:field_end].decode())
+        counters = raw[field_end + 1 : layout_end].decode().split(",")
+        periods = struct.unpack_from(f"<{len(counters)}Q", raw, layout_end + 1)
+        at = layout_end + 1 + 8 * len(counters)
+        taken += [Taken(scope, counter, period) for counter, period in zip(counters, periods, strict=True) if period]
+    return tuple(taken)
+
+
+def hold_record(name: ReservationName, raw: bytes) -> HoldRecord:
+    """Decode a hold's record: see _holds.lua."""
+    (
+        _, state, basis, on_expiry, flags, _claims, reserved_ms, expires_ms, expires_max_ms, ended_ms, held, cost,
+        tokens, output_max, fingerprint, size,
+    ) = _RECORD.unpack_from(raw)  # fmt: skip
+    end = _RECORD.size + size
+    return HoldRecord(
+        name=name,
+        state=State(state),
+        basis=Basis(basis) if basis else None,
+        on_expiry=OnExpiry(on_expiry),
+        flags=RowFlag(flags),
+        reserved_ms=reserved_ms,
+        expires_ms=expires_ms,
+        expires_max_ms=expires_max_ms,
+        ended_ms=ended_ms,
+        held=held,
+        cost=cost,
+        tokens=tokens,
+        output_max=output_max,
+        fingerprint=fingerprint,
+        taken=_taken(name.organization, raw[_RECORD.size : end]),
+        call=raw[end:],
+    )
+
+
+def row(shard: int, row_id: bytes, raw: bytes) -> Row:
+    """Decode a ledger row: see add_row in _holds.lua."""
+    epoch, _, seq = row_id.decode().partition("-")
+    _, kind, state, basis, flags, amount, held, cost, tokens, reserved_ms, expires_ms, at_ms = _ROW.unpack_from(raw)
+    member_end = raw.index(b"\0", _ROW.size)
+    member = raw[_ROW.size : member_end].decode()
+    rest_size, taken_size = struct.unpack_from("<IH", raw, member_end + 1)
+    taken_end = member_end + 7 + taken_size
+    call_end = member_end + 5 + rest_size
+    return Row(
+        shard=shard,
+        epoch=int(epoch),
+        seq=int(seq),
+        kind=RowKind(kind),
+        member=member,
+        state=State(state) if state else None,
+        basis=Basis(basis) if basis else None,
+        flags=RowFlag(flags),
+        amount=amount,
+        held=held,
+        cost=cost,
+        tokens=tokens,
+        reserved_ms=reserved_ms,
+        expires_ms=expires_ms,
+        at_ms=at_ms,
+        taken=_taken(name_of_member(member).organization, raw[member_end + 7 : taken_end]),
+        call=raw[taken_end:call_end],
+        ending=raw[call_end:],
+    )
