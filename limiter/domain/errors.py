@@ -13,7 +13,7 @@
     ├── Unavailable            the store cannot be reached or trusted
     └── DeadlineExceeded       the caller's deadline passed before the store was asked
 
-A refusal is not an error: see :mod:`limiter.domain.verdict`.
+A refusal is not an error: see :mod:`limiter.domain.verdicts`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 
 from limiter.domain.errors import InvalidArgument
 
@@ -15,6 +16,8 @@ CALL_MAX_NANOUSD = 2**53 - 1
 #: The largest sum that a counter or an answer can hold (int64): 9.2 billion USD.
 SUM_MAX_NANOUSD = 2**63 - 1
 
+_DECIMAL = re.compile(r"[+-]?(\d{1,10}(\.\d{0,64})?|\.\d{1,64})", re.ASCII)
+
 
 def parse_usd(text: str | int | Decimal, *, field: str) -> int:
     """Read an amount in USD exactly, as nano-USD.
@@ -25,21 +28,16 @@ def parse_usd(text: str | int | Decimal, *, field: str) -> int:
     """
     if isinstance(text, bool) or not isinstance(text, (str, int, Decimal)):
         raise InvalidArgument(field, text, "write a decimal number of USD, such as 12.50")
-    plain = str(text)
-    if not plain.isascii() or plain != plain.strip() or "_" in plain:
+    plain = format(text, "f") if isinstance(text, Decimal) and text.is_finite() else str(text)
+    if _DECIMAL.fullmatch(plain) is None:
         raise InvalidArgument(field, text, "write a decimal number of USD, such as 12.50")
-    try:
-        amount = Decimal(plain)
-    except InvalidOperation:
-        raise InvalidArgument(field, text, "write a decimal number of USD, such as 12.50") from None
-    if not amount.is_finite():
-        raise InvalidArgument(field, text, "write a finite number of USD")
-    if abs(amount) * NANOUSD_PER_USD > SUM_MAX_NANOUSD:
-        raise InvalidArgument(field, text, "the largest amount is 9.2 billion USD")
-    nanousd = amount.scaleb(9)
-    if nanousd != nanousd.to_integral_value():
+    usd, _, decimals = plain.lstrip("+-").partition(".")
+    if len(decimals.rstrip("0")) > 9:
         raise InvalidArgument(field, text, "at most nine decimals: money is counted in nano-USD")
-    return int(nanousd)
+    nanousd = int((usd or "0") + decimals[:9].ljust(9, "0"))
+    if nanousd > SUM_MAX_NANOUSD:
+        raise InvalidArgument(field, text, "the largest amount is 9.2 billion USD")
+    return -nanousd if plain.startswith("-") else nanousd
 
 
 def format_usd(nanousd: int) -> str:

@@ -31,6 +31,7 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
+    MasterNotFoundError,
     Sentinel,
     SentinelConnectionPool,
     SentinelManagedConnection,
@@ -40,9 +41,10 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from limiter.domain.errors import Unavailable
 from limiter.store.address import Address, mask, parse_address
-from limiter.store.diagnosis import Server, StoreUnsuitable, Trouble, check_server, describe, diagnose
+from limiter.store.diagnosis import STORE_ERRORS, Server, StoreUnsuitable, Trouble, check_server, describe, diagnose
 
 __all__ = [
+    "STORE_ERRORS",
     "Client",
     "Server",
     "StoreUnsuitable",
@@ -103,7 +105,7 @@ async def connect(
     client = _client(address, options)
     try:
         await client.ping()
-    except (exceptions.RedisError, OSError) as error:
+    except STORE_ERRORS as error:
         await client.aclose()
         raise Unavailable(f"{describe(error)} (store {address})") from error
     except BaseException:
@@ -115,7 +117,7 @@ async def connect(
 def _client(address: Address, options: dict[str, Any]) -> Client:
     if address.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        return RedisCluster(startup_nodes=nodes, ssl=address.tls, **options, **address.tls_options)
+        return _ClusterClient(startup_nodes=nodes, ssl=address.tls, **options, **address.tls_options)
     if address.kind == "sentinel":
         return _sentinel_client(address, options)
     kind: type[Connection | UnixDomainSocketConnection] = _TlsConnection if address.tls else _TcpConnection
@@ -156,6 +158,15 @@ class _SentinelClient(Redis):
         await cast("SentinelConnectionPool", self.connection_pool).sentinel_manager.aclose()
 
 
+class _ClusterClient(RedisCluster):
+    """Closes its connections even if the last command failed, when the parent takes itself for closed."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await self.nodes_manager.aclose(nodes)
+
+
 class _PatientConnect(AbstractConnection):
     """Tries a refused connection again, which no command has used yet."""
 
@@ -166,7 +177,10 @@ class _PatientConnect(AbstractConnection):
 
 
 def _is_worth_another_try(error: Exception) -> bool:
-    return not isinstance(error, (exceptions.AuthenticationError, exceptions.AuthorizationError))
+    """Refused or reset: yes. Silence has cost enough time; a refused login stays refused."""
+    while isinstance(error.__cause__, exceptions.RedisError):
+        error = error.__cause__
+    return type(error) in (exceptions.ConnectionError, MasterNotFoundError)
 
 
 class _TcpConnection(_PatientConnect, Connection):

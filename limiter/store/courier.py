@@ -27,15 +27,15 @@ WAITING_MAX = 20_000
 class Courier(Generic[C, R]):
     """One queue of calls of one verb.
 
-    `send` takes a batch and returns its replies in order. `abandoned` is told of every call that was
-    (or may have been) decided by the store while nobody waits for its reply any more.
+    `send` takes a batch and returns its replies (or errors) in order. `abandoned` is told of every call
+    that was decided while nobody waited any more, with its reply, and of every call whose reply was lost.
     """
 
     def __init__(
         self,
         send: Callable[[Sequence[C]], Awaitable[Sequence[R]]],
         *,
-        abandoned: Callable[[C], None] | None = None,
+        abandoned: Callable[[C, R | None], None] | None = None,
     ) -> None:
         self._send = send
         self._abandoned = abandoned
@@ -82,22 +82,23 @@ class Courier(Generic[C, R]):
             replies = await self._send([call for call, _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever went wrong is every waiting caller's answer
             for call, future in batch:
-                self._abandon(call)
+                self._abandon(call, None)
                 if not future.done():
                     future.set_exception(error)
             return
         for (call, future), reply in zip(batch, replies, strict=True):
-            if future.done():
-                self._abandon(call)
-            elif isinstance(reply, Exception):
-                self._abandon(call)
-                future.set_exception(reply)
+            if isinstance(reply, Exception):
+                self._abandon(call, None)
+                if not future.done():
+                    future.set_exception(reply)
+            elif future.done():
+                self._abandon(call, reply)
             else:
                 future.set_result(reply)
 
-    def _abandon(self, call: C) -> None:
+    def _abandon(self, call: C, reply: R | None) -> None:
         if self._abandoned is not None:
-            self._abandoned(call)
+            self._abandoned(call, reply)
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

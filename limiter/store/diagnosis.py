@@ -7,8 +7,12 @@ from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.sentinel import MasterNotFoundError
 
 from limiter.domain.errors import Unavailable
+
+#: Whatever a command may raise; RedisClusterException is no RedisError.
+STORE_ERRORS: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
 REDIS_MIN: Final = (7, 0)
 VALKEY_MIN: Final = (7, 2)
@@ -48,6 +52,7 @@ _BY_CLASS: Final[tuple[tuple[type[BaseException], Trouble], ...]] = (
     (exceptions.ClusterDownError, Trouble("cluster", "the store's Cluster is down or does not cover every slot")),
     (exceptions.SlotNotCoveredError, Trouble("cluster", "the store's Cluster is down or does not cover every slot")),
     (exceptions.MasterDownError, Trouble("cluster", "the store's primary is down")),
+    (MasterNotFoundError, Trouble("sentinel", "no Sentinel names a primary of the service")),
     (exceptions.TimeoutError, Trouble("timeout", "the store did not answer in time")),
     (exceptions.ConnectionError, Trouble("connection", "the store cannot be reached")),
     (
@@ -70,12 +75,17 @@ _BY_FIRST_WORD: Final = {
 }
 
 
+_WRAPPERS: Final = (exceptions.ConnectionError, exceptions.RedisClusterException)
+
+
 def diagnose(error: BaseException) -> Trouble:
     """Name what an error of redis-py or of the operating system means for the store.
 
-    The text never has a URL's password: neither redis-py nor the servers repeat one, and of
-    errors without a known meaning only the first word is shown.
+    The text has no secret: what may repeat a login, a command or its arguments is not shown.
     """
+    # redis-py wraps what happens while it connects.
+    while isinstance(error, _WRAPPERS) and isinstance(error.__cause__, (exceptions.RedisError, *_WRAPPERS)):
+        error = error.__cause__
     for kind, trouble in _BY_CLASS:
         if isinstance(error, kind):
             shown = trouble.kind in ("timeout", "connection", "permission")
@@ -84,7 +94,8 @@ def diagnose(error: BaseException) -> Trouble:
     if first_word in _BY_FIRST_WORD:
         return _BY_FIRST_WORD[first_word]
     if isinstance(error, exceptions.RedisClusterException):
-        return Trouble("cluster", f"the store's Cluster cannot be used ({error})")
+        detail = f" ({error})" if str(error) == "Cluster mode is not enabled on this node" else ""
+        return Trouble("cluster", f"the store's Cluster cannot be used{detail}")
     if isinstance(error, OSError):
         return Trouble("connection", f"the store cannot be reached ({error})")
     code = first_word if first_word.isupper() else type(error).__name__
@@ -108,7 +119,7 @@ async def check_server(client: Redis | RedisCluster) -> Server:
             infos = [("", await client.info())]
     except exceptions.NoPermissionError as error:
         raise StoreUnsuitable("the store's ACL forbids INFO: ACL SETUSER <user> +info") from error
-    except (exceptions.RedisError, OSError) as error:
+    except STORE_ERRORS as error:
         raise Unavailable(describe(error)) from error
     warnings: list[str] = []
     for name, info in infos:

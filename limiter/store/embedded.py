@@ -25,6 +25,9 @@ START_TIMEOUT_S: Final = 15.0
 #: How long a Valkey may take to write out its data and end.
 STOP_TIMEOUT_S: Final = 30.0
 
+#: How long one command may take of a Valkey that starts or ends.
+SOCKET_TIMEOUT_S: Final = 5.0
+
 #: Pause before a restart: doubles up to the longest, begins anew once a Valkey has lived that long.
 SHORTEST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 5.0
@@ -207,7 +210,7 @@ def _packaged_binary() -> Path:
 
 
 def _client(socket: Path) -> Redis:
-    return Redis(unix_socket_path=str(socket), protocol=2, retry=no_retry(), socket_timeout=5.0)
+    return Redis(unix_socket_path=str(socket), protocol=2, retry=no_retry(), socket_timeout=SOCKET_TIMEOUT_S)
 
 
 def _lock(directory: DataDirectory) -> None:

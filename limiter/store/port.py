@@ -51,7 +51,11 @@ class Plan:
 
 @dataclass(slots=True, eq=False)
 class HoldCall:
-    """One Reserve as the script gets it. `output_max` -1: the call has no output."""
+    """One Reserve as the script gets it.
+
+    `output_max` -1: the call has no output. `own_id`: the request id was made here, so that nobody else
+    can ask for the same hold.
+    """
 
     plan: Plan
     name: ReservationName
@@ -69,6 +73,7 @@ class HoldCall:
     dry_run: bool
     all_limits: bool
     consume: bool
+    own_id: bool
     call: bytes
 
 

@@ -48,8 +48,8 @@ class RedisStore:
     """Implements :class:`limiter.store.port.Store`.
 
     `max_backlog` is the number of ledger rows of a shard at which Reserve stops (0: never). `clock_ms`
-    replaces the store's clock in tests. `abandoned` is told of Reserves that may have been granted
-    while nobody waits for the answer. `observe` gets (script, seconds, calls in the batch).
+    replaces the store's clock in tests. `abandoned` is told of Reserves that were decided while nobody
+    waited for the answer (with the reply), or whose reply was lost (None). `observe` gets (script, seconds, calls in the batch).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RedisStore:
         *,
         max_backlog: int = 0,
         clock_ms: Callable[[], int] | None = None,
-        abandoned: Callable[[HoldCall], None] | None = None,
+        abandoned: Callable[[HoldCall, HoldReply | None], None] | None = None,
         observe: Callable[[str, float, int], None] | None = None,
     ) -> None:
         self._client = client

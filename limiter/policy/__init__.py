@@ -1,0 +1,1 @@
+"""Policy answers one question: which limits apply to this call."""

@@ -1,0 +1,72 @@
+"""The Limiter service: translate, ask the service, translate back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from limiter.domain.errors import LimiterError
+from limiter.domain.reservations import ReservationName
+from limiter.domain.verdicts import Granted
+from limiter.rpc import translation
+from limiter.rpc.context import on_unwritten, remaining_s
+from limiter.service.service import Service
+from limiter.v1 import limiter_pb2 as pb
+from limiter.v1 import limiter_pb2_grpc
+
+
+class LimiterServicer(limiter_pb2_grpc.LimiterServicer):
+    """Answers on one listener; `trusted` as that is marked."""
+
+    def __init__(self, service: Service, *, trusted: bool) -> None:
+        self._service = service
+        self._trusted = trusted
+
+    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:  # noqa: ANN401, N802 - gRPC's
+        """Ask for a hold; a grant whose answer is not written is given back."""
+        began = time.perf_counter()
+        call = translation.reserve_call(request, trusted=self._trusted, remaining_s=remaining_s(context))
+        verdict = await self._service.reserve(call)
+        if isinstance(verdict, Granted) and verdict.reservation and not call.consume:
+            name = verdict.reservation
+            on_unwritten(context, lambda: self._service.give_back(ReservationName.parse(name)))
+        self._service.metrics.call("Reserve", time.perf_counter() - began)
+        return translation.reserve_response(verdict)
+
+    async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:  # noqa: ANN401, ARG002, N802
+        """Replace a hold by what was used."""
+        began = time.perf_counter()
+        settled = await self._service.settle(translation.settle_call(request))
+        self._service.metrics.call("Settle", time.perf_counter() - began)
+        return translation.settle_response(settled)
+
+    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.SettleResponse:  # noqa: ANN401, ARG002, N802
+        """End a hold with nothing spent."""
+        name = ReservationName.parse(request.reservation)
+        settled = await self._service.release(name, reason=translation.reason_text(request.reason))
+        return translation.settle_response(settled)
+
+    async def Extend(self, request: pb.ExtendRequest, context: Any) -> pb.ExtendResponse:  # noqa: ANN401, ARG002, N802
+        """Keep a hold open for longer."""
+        reply = await self._service.extend(*translation.extension(request))
+        return pb.ExtendResponse(expires_at=translation.timestamp(reply.expires_ms), repeated_call=reply.repeated)
+
+    async def Charge(self, request: pb.ChargeRequest, context: Any) -> pb.SettleResponse:  # noqa: ANN401, ARG002, N802
+        """Book spend that had no hold."""
+        return translation.settle_response(
+            await self._service.charge(translation.book_call(request, trusted=self._trusted))
+        )
+
+    async def GetHeadroom(  # noqa: N802
+        self,
+        request: pb.GetHeadroomRequest,
+        context: Any,  # noqa: ANN401, ARG002
+    ) -> pb.GetHeadroomResponse:
+        """What is left at every limit on the path."""
+        statuses = await self._service.headroom(
+            translation.principal(request, trusted=self._trusted), *translation.model_names(request)
+        )
+        return pb.GetHeadroomResponse(limits=[translation.limit_status(status) for status in statuses])
+
+
+__all__ = ["LimiterError", "LimiterServicer"]

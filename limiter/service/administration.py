@@ -1,0 +1,312 @@
+"""What operators ask: policies, keys, reservations, scopes, ledger rows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from limiter.domain.limits import Limit
+from limiter.domain.reservations import ReservationName, RowFlag
+from limiter.domain.scopes import Scope
+from limiter.domain.verdicts import LimitStatus
+from limiter.policy.changes import Change, changes, notes
+from limiter.policy.document import OrganizationPolicy, Policy, policy_to_yaml
+from limiter.policy.matching import resolve
+from limiter.service.accounting import Accounting
+from limiter.service.calls import Settled
+from limiter.service.desk import Desk
+from limiter.service.directory import KeyRecord, KnownKey, Secret
+from limiter.service.plans import plan_scopes
+from limiter.service.secrets import check_secret, mint_secret
+from limiter.service.statuses import limit_status
+from limiter.store.port import HoldRecord, Plan, Row, StoredKey, StoredPolicy
+
+OVERLAP_MS = 86_400_000
+PAGE_MAX = 1_000
+_DIGEST_KEPT_MS = 86_400_000
+_INSPECTED_AT_ONCE = 64
+_RACES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply changed, or would change."""
+
+    changes: tuple[Change, ...]
+    versions: dict[str, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """A key as an operator sees it."""
+
+    key: Scope
+    record: KeyRecord
+    declared: bool
+
+
+class Administration:
+    """The verbs of the Admin service."""
+
+    def __init__(self, desk: Desk, accounting: Accounting) -> None:
+        self._desk = desk
+        self._accounting = accounting
+
+    # ------------------------------------------------------------------ policies
+
+    async def apply(self, policy: Policy, *, dry_run: bool) -> Applied:
+        """Replace the parts of the organizations that the policy names; each in one step."""
+        found: list[Change] = []
+        said: list[str] = []
+        versions: dict[str, int] = {}
+        for organization in policy.organizations.values():
+            differences, remarks, versions[organization.id] = await self._apply(organization, dry_run=dry_run)
+            found += differences
+            said += [remark for remark in remarks if remark not in said]
+        return Applied(tuple(found), versions, tuple(said))
+
+    async def _apply(
+        self, organization: OrganizationPolicy, *, dry_run: bool
+    ) -> tuple[Sequence[Change], Sequence[str], int]:
+        for _ in range(_RACES):
+            stored = await self._desk.store.policy(organization.id)
+            before = None if stored is None else OrganizationPolicy.from_json(stored.document)
+            version = 0 if stored is None else stored.version
+            differences, remarks = changes(before, organization), notes(before, organization)
+            if dry_run or (before is not None and not differences):
+                return differences, remarks, version
+            new = StoredPolicy(organization.id, version + 1, organization.to_json())
+            if await self._desk.store.replace_policy(new):
+                self._desk.directory.forget_organization(organization.id)
+                return differences, remarks, new.version
+        raise Unavailable(f"the policy of {organization.id} is being changed by others; try again")
+
+    async def policy(self, organization: str) -> tuple[str, dict[str, int]]:
+        """The policy as YAML, and the versions; "" for every organization."""
+        names = [organization] if organization else await self._desk.store.organizations()
+        stored = [await self._desk.store.policy(name) for name in names]
+        known = [part for part in stored if part is not None]
+        if organization and not known:
+            raise NotFound(f"organization: {organization} has no policy")
+        text = policy_to_yaml([OrganizationPolicy.from_json(part.document) for part in known])
+        return text, {part.organization: part.version for part in known}
+
+    # ------------------------------------------------------------------ keys
+
+    async def create_key(
+        self, key: Scope, *, limits: tuple[Limit, ...] | None, expires_ms: int, secret: str = ""
+    ) -> tuple[KeyView, str]:
+        """Mint a key, or import one whose `secret` exists elsewhere; answers the secret if it was minted."""
+        organization = await self._organization(key)
+        declared = _declares(organization, key)
+        known = KnownKey.read(await self._desk.store.key(key))
+        if known.record is not None:
+            raise AlreadyExists(f"key: {key.path} has a secret already; `limiter keys rotate` mints a further one")
+        if declared and limits is not None:
+            raise InvalidArgument("limits", key.path, "the policy file declares this key: write its limits there")
+        now_ms = await self._desk.store.time_ms()
+        shown = check_secret(secret, field="secret") if secret else mint_secret()
+        entry = await self._claim(key, shown, now_ms)
+        record = KeyRecord(
+            expires_ms=expires_ms, limits=limits, secrets=(entry,), created_ms=now_ms, declared=declared
+        )
+        await self._store_key(key, known.revision, record)
+        return KeyView(key, record, declared), "" if secret else shown
+
+    async def rotate_key(self, key: Scope, *, overlap_ms: int) -> tuple[KeyView, str]:
+        """Mint a further secret; older ones end after `overlap_ms`."""
+        organization = await self._organization(key)
+        known = await self._known(key)
+        now_ms = await self._desk.store.time_ms()
+        end_ms = now_ms + overlap_ms
+        shown = mint_secret()
+        entry = await self._claim(key, shown, now_ms)
+        kept, record = [], known.record
+        for secret in record.secrets:
+            not_after_ms = min(secret.not_after_ms or end_ms, end_ms)
+            if not_after_ms > now_ms:
+                kept.append(replace(secret, not_after_ms=not_after_ms))
+            await self._desk.store.retire_digest(secret.digest, ttl_ms=not_after_ms - now_ms + _DIGEST_KEPT_MS)
+        record = replace(record, secrets=(*kept, entry))
+        await self._store_key(key, known.revision, record)
+        return KeyView(key, record, _declares(organization, key)), shown
+
+    async def update_key(
+        self,
+        key: Scope,
+        *,
+        enabled: bool | None,
+        expires_ms: int | None,
+        limits: tuple[Limit, ...] | None,
+        clear_limits: bool,
+    ) -> KeyView:
+        """Enable or disable a key, set its expiry (0: never) or its limits; None leaves a value as it is."""
+        organization = await self._organization(key)
+        known = await self._known(key, may_be_declared=organization)
+        record = known.record
+        if enabled is not None:
+            record = replace(record, enabled=enabled)
+        if expires_ms is not None:
+            record = replace(record, expires_ms=expires_ms)
+        if clear_limits:
+            record = replace(record, limits=None)
+        elif limits is not None:
+            if _declares(organization, key):
+                raise InvalidArgument("limits", key.path, "the policy file declares this key: write its limits there")
+            record = replace(record, limits=limits)
+        await self._store_key(key, known.revision, record)
+        return KeyView(key, record, _declares(organization, key))
+
+    async def keys(self, scope: Scope | None) -> AsyncIterator[KeyView]:
+        """Every key under a scope that was minted or imported."""
+        for name in [scope.organization] if scope is not None else await self._desk.store.organizations():
+            organization = await self._desk.directory.organization(name)
+            async for stored in self._desk.store.keys(name):
+                if scope is not None and scope.team and stored.key.team != scope.team:
+                    continue
+                declared = organization is not None and _declares(organization.policy, stored.key)
+                record = KnownKey.read(stored).record
+                if record is not None:
+                    yield KeyView(stored.key, record, declared)
+
+    async def _organization(self, key: Scope) -> OrganizationPolicy:
+        stored = await self._desk.store.policy(key.organization)
+        if stored is None:
+            raise NotFound(f"key: organization {key.organization} has no policy; apply one with `limiter apply`")
+        return OrganizationPolicy.from_json(stored.document)
+
+    async def _known(self, key: Scope, *, may_be_declared: OrganizationPolicy | None = None) -> _Minted:
+        known = KnownKey.read(await self._desk.store.key(key))
+        if known.record is not None:
+            return _Minted(known.revision, known.record)
+        if may_be_declared is not None and _declares(may_be_declared, key):
+            return _Minted(0, KeyRecord(declared=True))
+        raise NotFound(f"key: {key.path} has no secret yet; mint one with `limiter keys create {key.path}`")
+
+    async def _claim(self, key: Scope, secret: str, now_ms: int) -> Secret:
+        digest = self._desk.pepper.digest(secret)
+        if not await self._desk.store.claim_digest(digest, key):
+            raise AlreadyExists("secret: it belongs to another key")
+        return Secret(digest, secret[-4:], now_ms)
+
+    async def _store_key(self, key: Scope, revision: int, record: KeyRecord) -> None:
+        if not await self._desk.store.replace_key(StoredKey(key, revision + 1, record.to_json())):
+            raise FailedPrecondition(f"key: {key.path} was changed by somebody else meanwhile; try again")
+        self._desk.directory.forget_key(key)
+
+    # ------------------------------------------------------------------ reservations, scopes, rows
+
+    async def reservation(self, name: ReservationName) -> HoldRecord:
+        """One reservation, open or ended."""
+        record = await self._desk.store.hold(name)
+        if record is None:
+            raise NotFound(f"reservation: {name} is not known, or its record was retired")
+        return record
+
+    async def open_reservations(self, organization: str, *, after: str, count: int) -> tuple[list[HoldRecord], str]:
+        """A page of open holds of an organization, those that expire first first."""
+        return await self._desk.store.open_holds(organization, after=after, count=min(count, PAGE_MAX))
+
+    async def organizations(self) -> list[str]:
+        """Every organization that has a policy."""
+        return await self._desk.store.organizations()
+
+    async def force_release(self, name: ReservationName, *, reason: str) -> Settled:
+        """End an open hold with nothing spent, whoever took it."""
+        return await self._accounting.release(name, reason=reason or "released by an operator", flag=RowFlag.FORCED)
+
+    async def scopes(self, scope: Scope | None) -> list[tuple[Scope, tuple[LimitStatus, ...]]]:
+        """The present counters of every limit of a scope and what stands under it."""
+        found: list[tuple[Scope, tuple[LimitStatus, ...]]] = []
+        for name in [scope.organization] if scope is not None else await self._desk.store.organizations():
+            self._desk.directory.forget_organization(name)
+            known = await self._desk.directory.organization(name)
+            if known is None:
+                continue
+            wanted = [
+                (place, limits)
+                for place, limits in (await self._places(known.policy)).items()
+                if scope is None or place.path == scope.path or place.path.startswith(scope.path + "/")
+            ]
+            found += await self._inspect(known.version, known.policy, wanted)
+        return found
+
+    async def _places(self, policy: OrganizationPolicy) -> dict[Scope, tuple[Limit, ...]]:
+        """Every scope of an organization with its limits, the organization first."""
+        keys = {Scope(policy.id, team, key): None for team, key in _declared(policy)}
+        own: dict[Scope, tuple[Limit, ...] | None] = {}
+        async for stored in self._desk.store.keys(policy.id):
+            record = KnownKey.read(stored).record
+            keys[stored.key] = None
+            own[stored.key] = record.limits if record is not None else None
+        places: dict[Scope, tuple[Limit, ...]] = {Scope(policy.id): policy.rules.limits}
+        places |= {Scope(policy.id, team): part.limits for team, part in policy.rules.teams.items()}
+        for key in keys:
+            places |= dict(resolve(policy, key=key, own_limits=own.get(key)).scopes)
+        return dict(sorted(places.items()))
+
+    async def _inspect(
+        self, version: int, policy: OrganizationPolicy, wanted: list[tuple[Scope, tuple[Limit, ...]]]
+    ) -> list[tuple[Scope, tuple[LimitStatus, ...]]]:
+        now_ms = await self._desk.store.time_ms()
+        plans = [
+            Plan(
+                organization=policy.id,
+                version=version,
+                key=None,
+                key_revision=0,
+                denial=0,
+                scopes=plan_scopes((place,), model=None, zone_name=policy.rules.timezone, now_ms=now_ms),
+            )
+            for place in wanted
+        ]
+        found = []
+        for batch in _batches(plans):
+            for plan, reply in zip(batch, await self._desk.store.inspect(batch), strict=True):
+                if reply.code:
+                    raise Unavailable(f"the policy of {policy.id} changed while it was read; try again")
+                statuses = tuple(
+                    limit_status(plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0)
+                    for raw in reply.statuses
+                )
+                found.append((plan.scopes[0].scope, statuses))
+        return found
+
+    async def rows(self, shard: int, *, after: tuple[int, int] | None, count: int) -> list[Row]:
+        """Ledger rows of a shard, oldest first."""
+        return await self._desk.store.rows(shard, after=after, count=count)
+
+    async def last_rows(self, shard: int, *, count: int) -> list[Row]:
+        """The newest ledger rows of a shard."""
+        return await self._desk.store.last_rows(shard, count=count)
+
+    async def shards(self, scope: Scope | None) -> list[int]:
+        """The shards that a scope's rows are in."""
+        names = [scope.organization] if scope is not None else await self._desk.store.organizations()
+        return sorted({self._desk.store.shard_of(name) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class _Minted:
+    """A key's record that exists, or begins to."""
+
+    revision: int
+    record: KeyRecord
+
+
+def _declares(policy: OrganizationPolicy, key: Scope) -> bool:
+    team = policy.rules.teams.get(key.team)
+    return team is not None and key.key in team.keys
+
+
+def _declared(policy: OrganizationPolicy) -> Iterator[tuple[str, str]]:
+    for team, part in policy.rules.teams.items():
+        for key in part.keys:
+            yield team, key
+
+
+def _batches(plans: list[Plan]) -> Iterator[list[Plan]]:
+    for start in range(0, len(plans), _INSPECTED_AT_ONCE):
+        yield plans[start : start + _INSPECTED_AT_ONCE]

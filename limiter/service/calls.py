@@ -1,0 +1,95 @@
+"""The calls of the service, already translated from whatever protocol they came by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from limiter.domain.calls import Estimate, Outcome, ProviderRequest, ProviderResponse, Usage
+from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
+from limiter.domain.scopes import Scope
+
+Tags = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: the secret that a client presented, or (on trusted listeners) the key itself."""
+
+    api_key: str = field(default="", repr=False)
+    key: Scope | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ReserveCall:
+    """One Reserve. `size` as an int is a cost in nano-USD; None: a consumed call without a model.
+
+    `ttl_ms` None: the policy's. `fingerprint` is 16 bytes over the request as sent. `deadline` is by the
+    event loop's clock.
+    """
+
+    principal: Principal
+    request_id: str
+    model: str
+    provider: str
+    size: Estimate | ProviderRequest | int | None
+    tags: Tags
+    ttl_ms: int | None
+    dry_run: bool
+    all_limits: bool
+    consume: bool
+    fingerprint: bytes
+    deadline: float | None
+
+
+@dataclass(slots=True, eq=False)
+class SettleCall:
+    """One Settle. `actual` as an int is a cost in nano-USD."""
+
+    name: ReservationName
+    actual: Usage | ProviderResponse | int
+    outcome: Outcome
+    estimated: bool
+    model: str
+    provider_request_id: str
+
+
+@dataclass(slots=True, eq=False)
+class BookCall:
+    """One Charge. `occurred_ms` 0: now."""
+
+    principal: Principal
+    request_id: str
+    model: str
+    provider: str
+    actual: Usage | ProviderResponse | int
+    tags: Tags
+    occurred_ms: int
+    provider_request_id: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the books say after a Settle, Release or Charge."""
+
+    name: ReservationName
+    state: State
+    basis: Basis | None
+    held_nanousd: int
+    cost_nanousd: int
+    flags: RowFlag
+    repeated_call: bool
+    usage: Usage | None = None
+    model: str = ""
+    price_version: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def released_nanousd(self) -> int:
+        """What was given back of the hold."""
+        return max(0, self.held_nanousd - self.cost_nanousd)
+
+    @property
+    def overage_nanousd(self) -> int:
+        """What was charged above the hold."""
+        return max(0, self.cost_nanousd - self.held_nanousd)

@@ -1,0 +1,91 @@
+"""What all verbs of the service share: the store, what is remembered, and who watches."""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring_ascii as json_string
+
+from limiter.domain.calls import TAGS_MAX
+from limiter.domain.errors import InvalidArgument
+from limiter.domain.reservations import ReservationName
+from limiter.domain.scopes import Scope
+from limiter.observability.metrics import Metrics
+from limiter.pricing.book import PriceBook
+from limiter.service.calls import Principal, Tags
+from limiter.service.directory import Directory, Memory
+from limiter.service.plans import CallPlan, Plans, Question, StoreClock
+from limiter.service.refusals import Refusals
+from limiter.service.secrets import Pepper, check_secret
+from limiter.store.port import Code, Store
+
+#: How long ended holds are kept for idempotency and correction.
+RETENTION_SETTLED_MS = 3_600_000
+RETENTION_EXPIRED_MS = 7 * 86_400_000
+
+_GRANTS_REMEMBERED = 100_000
+
+#: What a script may call out of date.
+STALE_SUBJECTS = {Code.STALE_VERSION: "policy", Code.STALE_KEY: "key", Code.STALE_WINDOW: "window"}
+
+#: A plan may be out of date in its policy, its key and its windows at once.
+TRIES = 4
+
+
+class Desk:
+    """What all verbs of the service share: the store, what is remembered, and who watches."""
+
+    def __init__(self, store: Store, pepper: Pepper, prices: PriceBook, metrics: Metrics) -> None:
+        self.store = store
+        self.pepper = pepper
+        self.prices = prices
+        self.metrics = metrics
+        self.clock = StoreClock()
+        self.directory = Directory(store, pepper)
+        self.plans = Plans(store, self.directory, prices, self.clock)
+        self.refusals = Refusals(store)
+        #: What was granted here, so that settling a usage need not ask the store for its model.
+        self.granted: Memory[ReservationName, tuple[CallPlan, int]] = Memory(_GRANTS_REMEMBERED)
+
+    async def identify(self, principal: Principal) -> tuple[Scope, int] | None:
+        """The key that asks and until when its secret is valid (ms, 0: no end); None: nobody knows it."""
+        if principal.key is not None:
+            return principal.key, 0
+        digests = self.pepper.digests(check_secret(principal.api_key, field="api_key"))
+        key = await self.directory.owner(digests)
+        if key is None:
+            return None
+        not_after_ms = await self._secret_end(key, digests)
+        if not_after_ms is None:
+            self.directory.forget_key(key)
+            not_after_ms = await self._secret_end(key, digests)
+        return None if not_after_ms is None else (key, not_after_ms)
+
+    async def _secret_end(self, key: Scope, digests: list[str]) -> int | None:
+        record = (await self.directory.key(key)).record
+        if record is not None:
+            for secret in record.secrets:
+                if secret.digest in digests:
+                    return secret.not_after_ms
+        return None
+
+    def refresh(self, question: Question, code: int, now_ms: int) -> None:
+        """Forget what a script called out of date."""
+        self.clock.hear(now_ms)
+        self.plans.forget(question)
+        self.metrics.stale_plan(STALE_SUBJECTS[Code(code)])
+        if code == Code.STALE_VERSION:
+            self.directory.forget_organization(question.key.organization)
+        elif code == Code.STALE_KEY:
+            self.directory.forget_key(question.key)
+
+
+def ledger_call(plan: CallPlan, request_id: str, tags: Tags) -> bytes:
+    """The call as the ledger keeps it (JSON). Tags fixed by the policy win over what the caller says."""
+    text = f'{plan.ledger_head}, "request_id": {json_string(request_id)}'
+    if tags or plan.tags:
+        if plan.tags:
+            tags = tuple(tag for tag in tags if tag[0] not in plan.tags) + tuple(plan.tags.items())
+        if len(tags) > TAGS_MAX:
+            raise InvalidArgument("tags", len(tags), f"use at most {TAGS_MAX} tags")
+        pairs = ", ".join(f"[{json_string(name)}, {json_string(value)}]" for name, value in tags)
+        text += f', "tags": [{pairs}]'
+    return f"{text}}}".encode()

@@ -1,0 +1,187 @@
+"""Compiles what the policy and the price book say of one key and model into a plan, and remembers it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from limiter.domain.limits import Limit, LimitKind
+from limiter.domain.scopes import Scope
+from limiter.domain.verdicts import DenialReason
+from limiter.domain.windows import window_bounds
+from limiter.policy.matching import KeyPolicy, Settings, limit_applies, resolve
+from limiter.policy.zones import zone
+from limiter.pricing.book import PriceBook
+from limiter.pricing.model_price import ModelPrice
+from limiter.service.directory import Directory, KeyRecord, KnownKey, Memory
+from limiter.store.port import Plan, PlanLimit, PlanScope, Store
+
+_PLANS_REMEMBERED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a plan is compiled for. `cost_known`: the caller names the cost, so no price is needed."""
+
+    key: Scope
+    model: str
+    provider: str
+    cost_known: bool = False
+    context: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class CallPlan:
+    """Everything about a key and model that does not depend on the single call.
+
+    `model` is the asked model after aliases. `price` is None where the model is free, unpriced or the
+    cost is the caller's. `ledger_head` begins the JSON of the call in the ledger.
+    """
+
+    plan: Plan
+    settings: Settings
+    model: str
+    provider: str
+    price: ModelPrice | None
+    free: bool
+    tags: Mapping[str, str]
+    key_expires_ms: int
+    record: KeyRecord | None
+    ledger_head: str
+    windows_until_ms: int = field(default=0)
+
+
+class StoreClock:
+    """The store's time between its answers, carried on by this machine's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._at_ms = 0
+        self._heard_s = 0.0
+
+    def hear(self, now_ms: int) -> None:
+        """Take over the time of an answer."""
+        self._at_ms, self._heard_s = now_ms, time.monotonic()
+
+    async def now_ms(self, store: Store) -> int:
+        """About what the store's clock says; asked only if it never answered."""
+        if self._at_ms == 0:
+            self.hear(await store.time_ms())
+        return self._at_ms + int((time.monotonic() - self._heard_s) * 1000)
+
+
+class Plans:
+    """Compiles and remembers plans."""
+
+    def __init__(self, store: Store, directory: Directory, prices: PriceBook, clock: StoreClock) -> None:
+        self._store = store
+        self._directory = directory
+        self._prices = prices
+        self._clock = clock
+        self._plans: Memory[Question, CallPlan] = Memory(_PLANS_REMEMBERED)
+
+    def known(self, question: Question) -> CallPlan | None:
+        """The plan, if it is remembered and its prices still hold."""
+        return self._plans.get(question)
+
+    def forget(self, question: Question) -> None:
+        """The plan is out of date."""
+        self._plans.forget(question)
+
+    async def get(self, question: Question) -> CallPlan | None:
+        """The plan of a key and model; None: the organization has no policy."""
+        known = self._plans.get(question)
+        if known is not None:
+            until = known.price.valid_until_ms if known.price is not None else None
+            if until is None or await self._clock.now_ms(self._store) < until:
+                return known
+        organization = await self._directory.organization(question.key.organization)
+        if organization is None:
+            return None
+        key = await self._directory.key(question.key)
+        own_limits = key.record.limits if key.record is not None else None
+        policy = resolve(organization.policy, key=question.key, own_limits=own_limits)
+        now_ms = await self._clock.now_ms(self._store)
+        plan = self._compile(question, policy, key, version=organization.version, now_ms=now_ms)
+        self._plans.put(question, plan)
+        return plan
+
+    def _compile(
+        self, question: Question, policy: KeyPolicy, key: KnownKey, *, version: int, now_ms: int
+    ) -> CallPlan:
+        model = policy.model_for(question.model)
+        free = policy.is_free(model)
+        price = None
+        if not free and model:
+            price = self._prices.find(
+                provider=question.provider, model=model, at_ms=now_ms, context=dict(question.context)
+            )
+        unpriced = not (price or free or question.cost_known or not model)
+        record = key.record
+        return CallPlan(
+            plan=Plan(
+                organization=question.key.organization,
+                version=version,
+                key=question.key,
+                key_revision=key.revision,
+                denial=_denial(policy, record, model, unpriced=unpriced),
+                scopes=plan_scopes(policy.scopes, model=model, zone_name=policy.zone, now_ms=now_ms),
+            ),
+            settings=policy.settings,
+            model=model,
+            provider=price.provider if price is not None else question.provider,
+            price=price,
+            free=free,
+            tags=policy.tags,
+            key_expires_ms=record.expires_ms if record is not None else 0,
+            record=record,
+            ledger_head=_ledger_head(question, model, price, free=free),
+        )
+
+
+def plan_scopes(
+    scopes: tuple[tuple[Scope, tuple[Limit, ...]], ...], *, model: str | None, zone_name: str, now_ms: int
+) -> tuple[PlanScope, ...]:
+    """The limits of scopes with their windows; `model` None: all of them apply."""
+    tz = zone(zone_name)
+    return tuple(
+        PlanScope(
+            scope,
+            tuple(
+                PlanLimit(
+                    limit,
+                    applies=model is None or limit_applies(limit, model),
+                    window=window_bounds(limit.per, now_ms, tz) if limit.kind is LimitKind.SPEND else (0, 0, 0),
+                )
+                for limit in limits
+            ),
+        )
+        for scope, limits in scopes
+    )
+
+
+def _denial(policy: KeyPolicy, record: KeyRecord | None, model: str, *, unpriced: bool) -> int:
+    """The reason for which the policy itself refuses, by precedence; 0: none."""
+    if record is None and not policy.declared:
+        return DenialReason.KEY_UNKNOWN
+    if not policy.enabled or (record is not None and (not record.enabled or (record.declared and not policy.declared))):
+        return DenialReason.KEY_DISABLED
+    if model and not policy.allows(model):
+        return DenialReason.MODEL_NOT_ALLOWED
+    return DenialReason.MODEL_UNPRICED if unpriced else 0
+
+
+def _ledger_head(question: Question, model: str, price: ModelPrice | None, *, free: bool) -> str:
+    facts: dict[str, object] = {"key": question.key.path, "model": question.model}
+    if model != question.model:
+        facts["alias_of"] = model
+    if price is not None:
+        facts |= {"provider": price.provider, "priced_as": price.model, "price_version": price.price_version}
+    elif question.provider:
+        facts["provider"] = question.provider
+    if free:
+        facts["free"] = True
+    if question.context:
+        facts["context"] = dict(question.context)
+    return json.dumps(facts)[:-1]

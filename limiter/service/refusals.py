@@ -1,0 +1,68 @@
+"""Sums of refusals: not rows of their own, but appended to the ledger once a minute by each sidecar.
+
+A crash loses at most the sums of the last minute, never money.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import structlog
+
+from limiter.domain.errors import Unavailable
+from limiter.domain.verdicts import Denied
+from limiter.service.calls import Tags
+from limiter.service.plans import Question
+from limiter.store.port import Store
+
+#: Different sums kept at a time; what does not fit is counted under OTHER.
+_SUMS_MAX = 10_000
+_OTHER = "(other)"
+_MINUTE_MS = 60_000
+
+_log = structlog.get_logger(__name__)
+
+#: minute, organization, scope, limit, reason, model, customer
+_Sum = tuple[int, str, str, str, str, str, str]
+
+
+class Refusals:
+    """Counts refusals per minute × scope × limit × reason × model × customer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sums: Counter[_Sum] = Counter()
+
+    def add(self, question: Question, denied: Denied, tags: Tags, now_ms: int) -> None:
+        """Count one refusal, once for every limit that refused."""
+        minute = now_ms // _MINUTE_MS * _MINUTE_MS
+        customer = next((value for name, value in tags if name == "customer"), "")
+        key, reason = question.key, denied.reason.name
+        places = [(status.scope.path, status.limit.id) for status in denied.violations] or [(key.path, "")]
+        for scope, limit in places:
+            entry = (minute, key.organization, scope, limit, reason, question.model, customer)
+            if entry not in self._sums and len(self._sums) >= _SUMS_MAX:
+                entry = (minute, key.organization, key.organization, limit, reason, _OTHER, _OTHER)
+            self._sums[entry] += 1
+
+    async def flush(self) -> None:
+        """Append what was counted; what cannot be appended is kept for the next time."""
+        sums, self._sums = self._sums, Counter()
+        by_organization: dict[str, list[tuple[_Sum, int]]] = {}
+        for entry, count in sums.items():
+            by_organization.setdefault(entry[1], []).append((entry, count))
+        for organization, entries in by_organization.items():
+            rows = [
+                dict(
+                    zip(("minute_ms", "scope", "limit", "reason", "model", "customer"), (e[0], *e[2:]), strict=True),
+                    count=count,
+                )
+                for e, count in entries
+            ]
+            try:
+                text = json.dumps({"refusals": rows}, separators=(",", ":"))
+                await self._store.append_refusals(organization, f"{organization}/refusals", text.encode())
+            except Unavailable as error:
+                _log.warning("refusals.kept", organization=organization, reason=str(error))
+                self._sums.update(dict(entries))

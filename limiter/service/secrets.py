@@ -1,0 +1,71 @@
+"""API keys are known by an HMAC under a versioned pepper; reservation ids are HMACs too."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+
+from limiter.domain.errors import InvalidArgument
+from limiter.domain.scopes import Scope
+
+SECRET_PREFIX = "lk-"  # noqa: S105 - the prefix by which leak scanners know our keys
+SECRET_MAX = 512
+_PEPPER_BYTES_MIN = 16
+
+
+class Pepper:
+    """The secret that turns API keys into digests, in versions.
+
+    `versions` maps a version to at least 16 secret bytes; new digests use the last version, look-ups try
+    all of them, reservation ids use the first, so that they do not change while a version is added.
+    """
+
+    def __init__(self, versions: Mapping[str, bytes]) -> None:
+        if not versions:
+            raise InvalidArgument("pepper", "", "give at least one version")
+        for version, pepper in versions.items():
+            if len(pepper) < _PEPPER_BYTES_MIN:
+                raise InvalidArgument("pepper", f"version {version}", f"use at least {_PEPPER_BYTES_MIN} bytes")
+        self._versions = dict(versions)
+        self.current = list(versions)[-1]
+        self._id_pepper = next(iter(self._versions.values()))
+
+    def __repr__(self) -> str:
+        return f"Pepper(versions={list(self._versions)})"
+
+    def digest(self, secret: str) -> str:
+        """The digest under which a new secret is kept."""
+        return self._digest(self.current, secret)
+
+    def digests(self, secret: str) -> list[str]:
+        """Every digest that `secret` may be known by, newest pepper first."""
+        return [self._digest(version, secret) for version in reversed(self._versions)]
+
+    def _digest(self, version: str, secret: str) -> str:
+        return f"{version}:{hmac.digest(self._versions[version], secret.encode(), 'sha256').hex()}"
+
+    def reservation_id(self, key: Scope, request_id: str) -> str:
+        """128 bits in hexadecimal that nobody can guess and the same request always gets."""
+        message = f"reservation\0{key.path}\0{request_id}".encode()
+        return hmac.digest(self._id_pepper, message, "sha256")[:16].hex()
+
+    def fingerprints(self) -> dict[str, str]:
+        """What tells two peppers of the same version apart, and nothing else."""
+        return {
+            version: hashlib.sha256(hmac.digest(pepper, b"fingerprint", "sha256")).hexdigest()[:16]
+            for version, pepper in self._versions.items()
+        }
+
+
+def mint_secret() -> str:
+    """A new API key: `lk-` and 256 random bits."""
+    return SECRET_PREFIX + secrets.token_urlsafe(32)
+
+
+def check_secret(secret: str, *, field: str) -> str:
+    """Return an API key that somebody shows us, if it can be one at all."""
+    if not secret or len(secret) > SECRET_MAX or not secret.isprintable() or secret != secret.strip():
+        raise InvalidArgument(field, "(hidden)", f"use 1 to {SECRET_MAX} printable characters")
+    return secret

@@ -1,0 +1,89 @@
+"""The service as the protocols see it: every verb, and the upkeep beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from limiter.domain.reservations import ReservationName
+from limiter.domain.verdicts import LimitStatus, Verdict
+from limiter.observability.metrics import Metrics
+from limiter.pricing.book import PriceBook
+from limiter.service.accounting import Accounting
+from limiter.service.administration import Administration
+from limiter.service.calls import BookCall, Principal, ReserveCall, SettleCall, Settled
+from limiter.service.desk import Desk
+from limiter.service.reserving import Reserving
+from limiter.service.secrets import Pepper
+from limiter.service.upkeep import FLUSH_EVERY_S, SWEEP_EVERY_S, GiveBack, Sweeper, repeat
+from limiter.store.port import ExtendReply, Store
+
+
+class Service:
+    """One limiter on one store.
+
+    `give_backs` is told by the store of grants that nobody received; the same object must have been
+    passed to it.
+    """
+
+    def __init__(self, store: Store, *, pepper: Pepper, prices: PriceBook, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._desk = Desk(store, pepper, prices, metrics)
+        self._sweeper = Sweeper(self._desk)
+        self.give_backs = GiveBack(self._desk)
+        self._reserving = Reserving(self._desk, sweep=self._sweeper.sweep_shard)
+        self._accounting = Accounting(self._desk)
+        self.administration = Administration(self._desk, self._accounting)
+        self._upkeep: Sequence[asyncio.Task[None]] = ()
+
+    async def reserve(self, call: ReserveCall) -> Verdict:
+        """Ask for a hold."""
+        return await self._reserving.reserve(call)
+
+    async def settle(self, call: SettleCall) -> Settled:
+        """Replace a hold by what was used."""
+        return await self._accounting.settle(call)
+
+    async def release(self, name: ReservationName, *, reason: str = "") -> Settled:
+        """End a hold with nothing spent."""
+        return await self._accounting.release(name, reason=reason)
+
+    async def extend(self, name: ReservationName, ttl_ms: int) -> ExtendReply:
+        """Keep a hold open for longer."""
+        return await self._accounting.extend(name, ttl_ms)
+
+    async def charge(self, call: BookCall) -> Settled:
+        """Book spend that had no hold."""
+        return await self._accounting.charge(call)
+
+    async def headroom(self, principal: Principal, model: str, provider: str) -> tuple[LimitStatus, ...]:
+        """Every limit on the path of a key and model."""
+        return await self._accounting.headroom(principal, model, provider)
+
+    def give_back(self, name: ReservationName) -> None:
+        """Release a grant that its caller did not receive."""
+        self.give_backs.give_back(name)
+
+    async def sweep(self) -> int:
+        """End every hold that is due; answers how many."""
+        return await self._sweeper.sweep()
+
+    async def flush_refusals(self) -> None:
+        """Write the sums of refusals to the ledger."""
+        await self._desk.refusals.flush()
+
+    def start_upkeep(self) -> None:
+        """Sweep and write sums in the background from now on."""
+        create = asyncio.get_running_loop().create_task
+        self._upkeep = (
+            create(repeat(self.sweep, every_s=SWEEP_EVERY_S, what="sweep")),
+            create(repeat(self.flush_refusals, every_s=FLUSH_EVERY_S, what="refusals")),
+        )
+
+    async def stop(self) -> None:
+        """End the upkeep; write what is still to be written."""
+        for task in self._upkeep:
+            task.cancel()
+        await asyncio.gather(*self._upkeep, return_exceptions=True)
+        await self.give_backs.drain()
+        await self.flush_refusals()
