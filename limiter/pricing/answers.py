@@ -90,7 +90,8 @@ def _usage(provider: str, answer: Mapping[str, Any], body: bytes) -> Usage | Non
     if not isinstance(reported, dict):
         raise refusal(body, "its usage is no object", field=_BODY)
     failures: list[str] = []
-    for extractor in _extractors(provider, _shape(answer, reported)):
+    known = provider if len(provider) <= MODEL_MAX else ""
+    for extractor in _extractors(known, _shape(answer, reported)):
         try:
             _, extracted = extractor.extract(answer)
         except ValueError as error:

@@ -61,14 +61,16 @@ ENDPOINTS: Final[dict[str, tuple[str, dict[str, Dialect]]]] = {
 _AZURE_PATHS: Final = {"/openai/v1/chat/completions": _CHAT, "/openai/v1/responses": _RESPONSES}
 
 
-@lru_cache(1024)
 def endpoint(host: str, path: str) -> Endpoint:
     """Return what stands behind `host` (a port 443 is allowed) and `path` (a query is not looked at).
 
     Raises InvalidArgument for a host or path that is not known, with those that are.
     """
-    name = host.lower().removesuffix(":443").removesuffix(".")
-    plain = path.partition("?")[0]
+    return _find(host.lower().removesuffix(":443").removesuffix("."), path.partition("?")[0])
+
+
+@lru_cache(1024)  # of what is known only, and that is short: an error is not remembered
+def _find(name: str, plain: str) -> Endpoint:
     if _AZURE_HOST.fullmatch(name):
         if deployment := _AZURE_DEPLOYMENT.fullmatch(plain):
             return Endpoint("azure", Dialect.OPENAI_CHAT, deployment[1])
@@ -77,8 +79,8 @@ def endpoint(host: str, path: str) -> Endpoint:
         provider, paths = ENDPOINTS[name]
     else:
         known = ", ".join((*sorted(ENDPOINTS), "*.openai.azure.com"))
-        raise InvalidArgument("provider_request.host", host, f"send an estimate instead, or use one of {known}")
+        raise InvalidArgument("provider_request.host", name, f"send an estimate instead, or use one of {known}")
     if plain not in paths:
         remedy = f"send an estimate instead, or use one of {', '.join(sorted(paths))}"
-        raise InvalidArgument("provider_request.path", path, remedy)
+        raise InvalidArgument("provider_request.path", plain, remedy)
     return Endpoint(provider, paths[plain])

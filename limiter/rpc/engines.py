@@ -31,7 +31,8 @@ class ServerLimits:
     """What a server takes before it answers RESOURCE_EXHAUSTED.
 
     Message and metadata sizes in bytes, per call; streams per connection; calls and streams in progress on all
-    listeners together. A message may carry a provider's body of the largest size and 64 KiB around it.
+    listeners together. A message may carry a provider's body of the largest size and 64 KiB around it; pygrpc-native
+    0.5 reads a message whole before it refuses it, so callers that are not trusted with memory belong on TLS (grpcio).
     """
 
     message_bytes_max: int = BODY_MAX_BYTES + 64 * 1024

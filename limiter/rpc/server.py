@@ -122,7 +122,7 @@ def _announce(opened: OpenListener) -> None:
         services=sorted(listener.services),
         trusted=listener.trusted,
         tls=listener.tls is not None,
-        token=listener.token is not None,
+        asks_for_proof=listener.asks_for_proof,
     )
     for caution in listener.cautions():
         _log.warning("listener_exposed", address=opened.address, caution=caution)

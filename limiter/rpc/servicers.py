@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from limiter.domain.errors import LimiterError
 from limiter.domain.reservations import ReservationName
 from limiter.domain.verdicts import Granted
 from limiter.rpc import translation
@@ -21,8 +20,9 @@ class LimiterServicer(limiter_pb2_grpc.LimiterServicer):
     def __init__(self, service: Service, *, trusted: bool) -> None:
         self._service = service
         self._trusted = trusted
+        self._seconds = service.metrics.call_seconds
 
-    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:  # noqa: ANN401, N802 - gRPC's
+    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
         """Ask for a hold; a grant whose answer is not written is given back."""
         began = time.perf_counter()
         call = translation.reserve_call(request, trusted=self._trusted, remaining_s=remaining_s(context))
@@ -30,43 +30,40 @@ class LimiterServicer(limiter_pb2_grpc.LimiterServicer):
         if isinstance(verdict, Granted) and verdict.reservation and not call.consume:
             name = verdict.reservation
             on_unwritten(context, lambda: self._service.give_back(ReservationName.parse(name)))
-        self._service.metrics.call("Reserve", time.perf_counter() - began)
+        self._seconds["Reserve", "OK"].observe(time.perf_counter() - began)
         return translation.reserve_response(verdict)
 
-    async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:  # noqa: ANN401, ARG002, N802
+    async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:
         """Replace a hold by what was used."""
         began = time.perf_counter()
         settled = await self._service.settle(translation.settle_call(request))
-        self._service.metrics.call("Settle", time.perf_counter() - began)
+        self._seconds["Settle", "OK"].observe(time.perf_counter() - began)
         return translation.settle_response(settled)
 
-    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.SettleResponse:  # noqa: ANN401, ARG002, N802
+    async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.SettleResponse:
         """End a hold with nothing spent."""
         name = ReservationName.parse(request.reservation)
         settled = await self._service.release(name, reason=translation.reason_text(request.reason))
         return translation.settle_response(settled)
 
-    async def Extend(self, request: pb.ExtendRequest, context: Any) -> pb.ExtendResponse:  # noqa: ANN401, ARG002, N802
+    async def Extend(self, request: pb.ExtendRequest, context: Any) -> pb.ExtendResponse:
         """Keep a hold open for longer."""
         reply = await self._service.extend(*translation.extension(request))
         return pb.ExtendResponse(expires_at=translation.timestamp(reply.expires_ms), repeated_call=reply.repeated)
 
-    async def Charge(self, request: pb.ChargeRequest, context: Any) -> pb.SettleResponse:  # noqa: ANN401, ARG002, N802
+    async def Charge(self, request: pb.ChargeRequest, context: Any) -> pb.SettleResponse:
         """Book spend that had no hold."""
         return translation.settle_response(
             await self._service.charge(translation.book_call(request, trusted=self._trusted))
         )
 
-    async def GetHeadroom(  # noqa: N802
+    async def GetHeadroom(
         self,
         request: pb.GetHeadroomRequest,
-        context: Any,  # noqa: ANN401, ARG002
+        context: Any,
     ) -> pb.GetHeadroomResponse:
         """What is left at every limit on the path."""
         statuses = await self._service.headroom(
             translation.principal(request, trusted=self._trusted), *translation.model_names(request)
         )
         return pb.GetHeadroomResponse(limits=[translation.limit_status(status) for status in statuses])
-
-
-__all__ = ["LimiterError", "LimiterServicer"]

@@ -260,7 +260,7 @@ def limit_status(status: LimitStatus) -> pb.LimitStatus:
     message = pb.LimitStatus(
         scope=status.scope.name,
         limit=limit.id,
-        kind=limit.kind.value,
+        kind=limit.kind.name,
         unit=UNITS[limit.kind],
         window=limit.per,
         limit_value=limit.amount,
@@ -304,7 +304,7 @@ def reserve_response(verdict: Verdict) -> pb.ReserveResponse:
 
 def _denial(denied: Denied) -> pb.Denial:
     return pb.Denial(
-        reason=denied.reason.value,
+        reason=denied.reason.name,
         http_status=denied.reason.http_status,
         retryable=denied.reason.retryable,
         retry_after=None if denied.retry_after_ms is None else duration(denied.retry_after_ms),
@@ -329,11 +329,11 @@ def usage_message(usage: words.Usage) -> pb.Usage:
 def settle_response(settled: Settled) -> pb.SettleResponse:
     """The answer to a Settle, Release or Charge."""
     return pb.SettleResponse(
-        state=settled.state.value,
+        state=settled.state.name,
         cost_nanousd=settled.cost_nanousd,
         released_nanousd=settled.released_nanousd,
-        overage_nanousd=settled.overage_nanousd if settled.held_nanousd or not settled.flags else 0,
-        basis=settled.basis.value if settled.basis is not None else 0,
+        overage_nanousd=settled.overage_nanousd,
+        basis=settled.basis.name if settled.basis is not None else "BASIS_UNSPECIFIED",
         late=RowFlag.LATE in settled.flags,
         repeated_call=settled.repeated_call,
         usage=None if settled.usage is None else usage_message(settled.usage),

@@ -18,6 +18,8 @@ from limiter.service.plans import CallPlan, Question
 from limiter.service.statuses import limit_status
 from limiter.store.port import ChargeCall, Code, EndCall, EndReply, ExtendCall, ExtendReply
 
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+
 _OUTCOME_FLAGS = {
     Outcome.COMPLETED: RowFlag(0),
     Outcome.ABORTED: RowFlag.ABORTED,
@@ -57,11 +59,7 @@ class Reckoning:
         facts: dict[str, object] = {"outcome": self.outcome.name}
         if self.usage is not None:
             usage = self.usage
-            facts["usage"] = {
-                name: count
-                for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
-                if (count := getattr(usage, name))
-            } | usage.units
+            facts["usage"] = {name: count for name in _COUNTS if (count := getattr(usage, name))} | usage.units
         if self.model:
             facts["model_served"] = self.model
         if self.price is not None:
@@ -102,11 +100,11 @@ class Accounting:
         )
         return self._settled(call.name, reply, reckoning)
 
-    async def release(self, name: ReservationName, *, reason: str = "", flag: RowFlag = RowFlag(0)) -> Settled:
+    async def release(self, name: ReservationName, *, reason: str = "", flag: RowFlag | None = None) -> Settled:
         """End a hold with nothing spent."""
         ending = json.dumps({"reason": reason}).encode() if reason else b""
         reply = await self._desk.store.release(
-            EndCall(name, Basis.RELEASED, 0, 0, flag, RETENTION_SETTLED_MS, ending)
+            EndCall(name, Basis.RELEASED, 0, 0, flag or RowFlag(0), RETENTION_SETTLED_MS, ending)
         )
         return self._settled(name, reply, Reckoning(0, 0, Basis.RELEASED, Outcome.COMPLETED))
 
@@ -150,7 +148,9 @@ class Accounting:
                 desk.refresh(question, reply.code, reply.now_ms)
                 continue
             if reply.code == Code.EXISTS:
-                raise AlreadyExists(f"request_id: it belongs to {name} ({State(reply.state).name}); settle that instead")
+                raise AlreadyExists(
+                    f"request_id: it belongs to {name} ({State(reply.state).name}); settle that instead"
+                )
             reckoning.cost = reply.cost
             return _booked(name, reckoning, flags=reply.flags, repeated=reply.repeated)
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
@@ -198,6 +198,10 @@ class Accounting:
         basis = Basis.ESTIMATED if call.estimated else Basis.USAGE
         price, warnings = self._price(subject, model, context)
         cost = self._cost(subject, price, usage)
+        if price is not None and usage.units:
+            # Refusing would leave what was priced unbooked until expiry: say what is missing instead.
+            missing = price.unpriced_units(usage.units)
+            warnings += tuple(f"{price.model} has no price for {unit}: not charged" for unit in missing)
         return Reckoning(
             cost, usage.total_tokens, basis, outcome, usage, price, model or subject.model, request_id, warnings
         )
@@ -209,9 +213,6 @@ class Accounting:
             if usage.total_tokens == 0 and not usage.units:
                 return 0
             raise InvalidArgument("actual.usage", subject.model, "the model has no price; settle with cost_nanousd")
-        unpriced = price.unpriced_units(usage.units)
-        if unpriced:
-            raise InvalidArgument("actual.usage.units", unpriced[0], f"{price.model} has no price for it")
         return _checked(price.charge_nanousd(usage))
 
     def _price(
@@ -304,8 +305,18 @@ class Accounting:
             price_version=reckoning.price.price_version if reckoning.price is not None else "",
             warnings=reckoning.warnings,
         )
-        self._desk.metrics.ended(settled.basis, overage=settled.overage_nanousd, flags=reply.flags, repeated=reply.repeated)
+        self._count(settled)
         return settled
+
+    def _count(self, settled: Settled) -> None:
+        if settled.repeated_call or settled.basis is None:
+            return
+        metrics = self._desk.metrics
+        metrics.settled[settled.basis.name].inc()
+        if settled.overage_nanousd:
+            metrics.overage_nanousd.inc(settled.overage_nanousd)
+        if RowFlag.LATE in settled.flags:
+            metrics.late.inc()
 
 
 def _booked(name: ReservationName, reckoning: Reckoning, *, flags: RowFlag, repeated: bool) -> Settled:
@@ -321,6 +332,7 @@ def _booked(name: ReservationName, reckoning: Reckoning, *, flags: RowFlag, repe
         model=_priced_model(reckoning),
         price_version=reckoning.price.price_version if reckoning.price is not None else "",
         warnings=reckoning.warnings,
+        held_at_all=False,
     )
 
 

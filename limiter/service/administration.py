@@ -31,9 +31,9 @@ _RACES = 10
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply changed, or would change."""
+    """What an apply changed, or would change; each change with its organization."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[tuple[str, Change], ...]
     versions: dict[str, int]
     notes: tuple[str, ...]
 
@@ -58,12 +58,12 @@ class Administration:
 
     async def apply(self, policy: Policy, *, dry_run: bool) -> Applied:
         """Replace the parts of the organizations that the policy names; each in one step."""
-        found: list[Change] = []
+        found: list[tuple[str, Change]] = []
         said: list[str] = []
         versions: dict[str, int] = {}
         for organization in policy.organizations.values():
             differences, remarks, versions[organization.id] = await self._apply(organization, dry_run=dry_run)
-            found += differences
+            found += [(organization.id, difference) for difference in differences]
             said += [remark for remark in remarks if remark not in said]
         return Applied(tuple(found), versions, tuple(said))
 
@@ -109,9 +109,7 @@ class Administration:
         now_ms = await self._desk.store.time_ms()
         shown = check_secret(secret, field="secret") if secret else mint_secret()
         entry = await self._claim(key, shown, now_ms)
-        record = KeyRecord(
-            expires_ms=expires_ms, limits=limits, secrets=(entry,), created_ms=now_ms, declared=declared
-        )
+        record = KeyRecord(expires_ms=expires_ms, limits=limits, secrets=(entry,), created_ms=now_ms, declared=declared)
         await self._store_key(key, known.revision, record)
         return KeyView(key, record, declared), "" if secret else shown
 
@@ -268,8 +266,7 @@ class Administration:
                 if reply.code:
                     raise Unavailable(f"the policy of {policy.id} changed while it was read; try again")
                 statuses = tuple(
-                    limit_status(plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0)
-                    for raw in reply.statuses
+                    limit_status(plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0) for raw in reply.statuses
                 )
                 found.append((plan.scopes[0].scope, statuses))
         return found

@@ -70,7 +70,7 @@ class BookCall:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What the books say after a Settle, Release or Charge."""
+    """What the books say after a Settle, Release or Charge. A charge had no hold at all, so no overage."""
 
     name: ReservationName
     state: State
@@ -83,6 +83,7 @@ class Settled:
     model: str = ""
     price_version: str = ""
     warnings: tuple[str, ...] = ()
+    held_at_all: bool = True
 
     @property
     def released_nanousd(self) -> int:
@@ -92,4 +93,4 @@ class Settled:
     @property
     def overage_nanousd(self) -> int:
         """What was charged above the hold."""
-        return max(0, self.cost_nanousd - self.held_nanousd)
+        return max(0, self.cost_nanousd - self.held_nanousd) if self.held_at_all else 0

@@ -71,7 +71,7 @@ class Desk:
         """Forget what a script called out of date."""
         self.clock.hear(now_ms)
         self.plans.forget(question)
-        self.metrics.stale_plan(STALE_SUBJECTS[Code(code)])
+        self.metrics.stale_plans[STALE_SUBJECTS[Code(code)]].inc()
         if code == Code.STALE_VERSION:
             self.directory.forget_organization(question.key.organization)
         elif code == Code.STALE_KEY:

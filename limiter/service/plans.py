@@ -107,9 +107,7 @@ class Plans:
         self._plans.put(question, plan)
         return plan
 
-    def _compile(
-        self, question: Question, policy: KeyPolicy, key: KnownKey, *, version: int, now_ms: int
-    ) -> CallPlan:
+    def _compile(self, question: Question, policy: KeyPolicy, key: KnownKey, *, version: int, now_ms: int) -> CallPlan:
         model = policy.model_for(question.model)
         free = policy.is_free(model)
         price = None

@@ -16,13 +16,15 @@ from limiter.domain.errors import (
 from limiter.domain.limits import LimitKind
 from limiter.domain.reservations import ReservationName, State
 from limiter.domain.scopes import Scope
-from limiter.domain.verdicts import Denied, DenialReason, Granted, LimitStatus, Verdict
+from limiter.domain.verdicts import DenialReason, Denied, Granted, LimitStatus, Verdict
+from limiter.observability.metrics import NO_REASON
 from limiter.service.calls import ReserveCall, Tags
 from limiter.service.desk import RETENTION_SETTLED_MS, STALE_SUBJECTS, TRIES, Desk, ledger_call
 from limiter.service.plans import CallPlan, Question
 from limiter.service.sizing import Hold, Request, largest_output, read_size, size_hold
 from limiter.service.statuses import limit_status, refusal_message, retry_after_ms
 from limiter.store.port import Code, HoldCall, HoldReply, Plan, RawStatus, Why
+
 
 class Reserving:
     """The Reserve of the service. `sweep` ends due holds of an organization's shard at once, if it may."""
@@ -39,8 +41,8 @@ class Reserving:
         if identity is None:
             return self._refuse_unknown(call)
         key, secret_expires_ms = identity
-        model, tags, context = call.model, call.tags, ()
-        provider = call.provider
+        model, provider, tags = call.model, call.provider, call.tags
+        context: Tags = ()
         if reading is not None:
             model, provider = call.model or reading.model, call.provider or reading.provider
             tags, context = tags + reading.tags, tuple(sorted(reading.context.items()))
@@ -111,33 +113,35 @@ class Reserving:
         reply: HoldReply,
         question: Question,
     ) -> Verdict:
+        for raw in reply.statuses:
+            if raw.why == Why.SHADOWS:
+                kind = plan.plan.scopes[raw.scope].limits[raw.limit].limit.kind
+                self._desk.metrics.shadow_refusals[kind.name].inc()
         if reply.code == Code.GRANTED:
-            self._desk.metrics.granted()
+            self._desk.metrics.decisions["GRANTED", NO_REASON].inc()
             if not call.dry_run:
                 self._desk.granted.put(asked.name, (plan, reply.now_ms))
             return _granted(plan.plan, asked, reply)
         if reply.code == Code.DENIED:
             denied = _denied(plan, request, asked, reply)
-            self._desk.metrics.denied(denied.reason)
+            self._desk.metrics.decisions["DENIED", denied.reason.name].inc()
             if not call.dry_run:
                 self._desk.refusals.add(question, denied, call.tags, reply.now_ms)
             return denied
+        if reply.code == Code.CLOCK_BEHIND:
+            self._desk.metrics.clock_behind.inc()
         raise _error(reply, asked.name)
 
     def _refuse_unknown(self, call: ReserveCall, key: Scope | None = None) -> Denied:
-        self._desk.metrics.denied(DenialReason.KEY_UNKNOWN)
+        self._desk.metrics.decisions["DENIED", DenialReason.KEY_UNKNOWN.name].inc()
         if key is not None and call.principal.key is None:
             raise Unavailable(f"organization {key.organization} has no policy; apply one with `limiter apply`")
-        return Denied(
-            DenialReason.KEY_UNKNOWN, refusal_message(DenialReason.KEY_UNKNOWN, ()), dry_run=call.dry_run
-        )
+        return Denied(DenialReason.KEY_UNKNOWN, refusal_message(DenialReason.KEY_UNKNOWN, ()), dry_run=call.dry_run)
 
 
 def _statuses(plan: Plan, asked: HoldCall, reply: HoldReply, *wanted: Why) -> tuple[LimitStatus, ...]:
     return tuple(
-        limit_status(
-            plan, raw, now_ms=reply.now_ms, cost=asked.cost, tokens=asked.tokens, requests=asked.requests
-        )
+        limit_status(plan, raw, now_ms=reply.now_ms, cost=asked.cost, tokens=asked.tokens, requests=asked.requests)
         for raw in reply.statuses
         if raw.why in wanted
     )
@@ -189,9 +193,7 @@ def _fitting_output(plan: CallPlan, request: Request, asked: HoldCall, refusing:
             return None
     if not refusing or asked.output_max < 1:
         return None
-    return largest_output(
-        plan, request, asked=asked.output_max, room_nanousd=room_nanousd, room_tokens=room_tokens
-    )
+    return largest_output(plan, request, asked=asked.output_max, room_nanousd=room_nanousd, room_tokens=room_tokens)
 
 
 def _error(reply: HoldReply, name: ReservationName) -> LimiterError:
@@ -205,4 +207,3 @@ def _error(reply: HoldReply, name: ReservationName) -> LimiterError:
     if reply.code == Code.BACKLOG:
         return Unavailable("the ledger's backlog is full (max_backlog); see that its rows are drained")
     return Unavailable(f"the store answered with a code that is not known: {reply.code}")
-

@@ -82,16 +82,15 @@ def size_hold(plan: CallPlan, request: Request) -> Hold:
 def largest_output(plan: CallPlan, request: Request, *, asked: int, room_nanousd: int, room_tokens: int) -> int | None:
     """The largest max_output_tokens below `asked` whose hold fits into the room; None: not even one token does."""
     price = plan.price
+    input_tokens = request.input_tokens if request.bounded else max(request.input_tokens, _window(price))
     fits, low, high = None, 1, asked
     while low <= high:
         output = (low + high) // 2
         total = output * request.choices
-        tokens = request.input_tokens + total
+        tokens = input_tokens + total
         cost = 0
         if price is not None:
-            cost = price.hold_nanousd(
-                input_tokens=request.input_tokens, max_output_tokens=total, units=request.units
-            )
+            cost = price.hold_nanousd(input_tokens=input_tokens, max_output_tokens=total, units=request.units)
         if cost <= room_nanousd and tokens <= room_tokens:
             fits, low = output, output + 1
         else:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from limiter.domain.errors import LimiterError, Unavailable
-from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
+from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
 from limiter.service.desk import RETENTION_EXPIRED_MS, RETENTION_SETTLED_MS, Desk
 from limiter.store.port import Code, EndCall, EndReply, HoldCall, HoldReply
 
@@ -50,12 +50,11 @@ class Sweeper:
                 return total
 
     async def _expire(self, organizations: list[str]) -> tuple[int, bool]:
-        replies = await self._desk.store.expire_due(
-            organizations, limit=SWEEP_MAX, retention_ms=RETENTION_EXPIRED_MS
-        )
+        replies = await self._desk.store.expire_due(organizations, limit=SWEEP_MAX, retention_ms=RETENTION_EXPIRED_MS)
         ended = [reply for reply in replies if reply.found and not reply.repeated and reply.state is State.EXPIRED]
         for reply in ended:
-            self._desk.metrics.expired(charged=reply.cost > 0)
+            on_expiry = OnExpiry.CHARGE if reply.cost else OnExpiry.RELEASE
+            self._desk.metrics.expired[on_expiry.name].inc()
         return len(ended), len(replies) >= SWEEP_MAX and bool(ended)
 
     def sweep_shard(self, organization: str) -> asyncio.Task[bool] | None:
@@ -117,7 +116,7 @@ class GiveBack:
                 await asyncio.sleep(wait_s)
                 continue
             if reply.found and not reply.repeated:
-                self._desk.metrics.unclaimed()
+                self._desk.metrics.unclaimed.inc()
             return
         _log.warning("unclaimed.left_to_expiry", reservation=str(name))
 

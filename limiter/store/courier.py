@@ -72,7 +72,9 @@ class Courier(Generic[C, R]):
             if future.done():
                 continue
             if deadline is not None and now >= deadline:
-                future.set_exception(DeadlineExceeded("the deadline passed before the store was asked; nothing changed"))
+                future.set_exception(
+                    DeadlineExceeded("the deadline passed before the store was asked; nothing changed")
+                )
                 continue
             batch.append((call, future))
         return batch

@@ -249,7 +249,9 @@ async def _wait_until_ready(process: asyncio.subprocess.Process, socket: Path) -
                 await client.ping()
             except exceptions.BusyLoadingError:
                 give_up_at = clock() + START_TIMEOUT_S
-            except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+            except exceptions.ResponseError:
+                return  # it answers; what it complains of is said to those who use it
+            except exceptions.RedisError as error:
                 if clock() > give_up_at:
                     raise EmbeddedStoreFailed(f"Valkey does not answer on {socket} ({error})") from error
             else:

@@ -79,9 +79,7 @@ def hold_blob(call: HoldCall, plan_index: int) -> bytes:
 
 def settle_blob(call: EndCall, organization_index: int) -> bytes:
     """Encode one Settle."""
-    return (
-        _END.pack(organization_index, call.basis, call.flag, call.cost, call.tokens, call.retention_ms) + call.ending
-    )
+    return _END.pack(organization_index, call.basis, call.flag, call.cost, call.tokens, call.retention_ms) + call.ending
 
 
 def release_blob(call: EndCall, organization_index: int) -> bytes:
@@ -91,7 +89,5 @@ def release_blob(call: EndCall, organization_index: int) -> bytes:
 
 def charge_blob(call: ChargeCall, plan_index: int) -> bytes:
     """Encode one Charge."""
-    head = _CHARGE.pack(
-        plan_index, call.cost, call.occurred_ms, call.retention_ms, call.fingerprint, len(call.call)
-    )
+    head = _CHARGE.pack(plan_index, call.cost, call.occurred_ms, call.retention_ms, call.fingerprint, len(call.call))
     return head + call.call + call.ending

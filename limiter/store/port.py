@@ -335,7 +335,7 @@ class Store(Protocol):
     async def key(self, key: Scope) -> StoredKey:
         """A key's record."""
 
-    async def keys(self, organization: str) -> AsyncIterator[StoredKey]:
+    def keys(self, organization: str) -> AsyncIterator[StoredKey]:
         """Every key record of an organization, in no order."""
 
     async def replace_key(self, new: StoredKey) -> bool:
@@ -364,6 +364,9 @@ class Store(Protocol):
 
     async def check_pepper(self, fingerprints: dict[str, str]) -> list[str]:
         """Compare the fingerprints of pepper versions with the store's, adding new ones; answers those that differ."""
+
+    async def counts(self, organizations: Sequence[str]) -> tuple[int, int]:
+        """Open holds, and the largest number of ledger rows in one shard, over the organizations' shards."""
 
     def shard_of(self, organization: str) -> int:
         """The shard that an organization is in."""

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from limiter.domain.errors import Unavailable
 from limiter.domain.reservations import ReservationName
 from limiter.domain.scopes import Scope
 from limiter.store import encoding, keys, replies
-from limiter.store.connection import describe
 from limiter.store.courier import Courier
+from limiter.store.diagnosis import STORE_ERRORS, diagnose
 from limiter.store.port import (
     ChargeCall,
     ChargeReply,
@@ -37,7 +37,7 @@ from limiter.store.port import (
 from limiter.store.scripts import script
 
 Client = Redis | RedisCluster
-C = TypeVar("C", HoldCall, EndCall, ExtendCall, ChargeCall)
+C = TypeVar("C", bound=HoldCall | EndCall | ExtendCall | ChargeCall)
 R = TypeVar("R")
 
 _HEADING = struct.Struct("<HHHQ")
@@ -49,7 +49,8 @@ class RedisStore:
 
     `max_backlog` is the number of ledger rows of a shard at which Reserve stops (0: never). `clock_ms`
     replaces the store's clock in tests. `abandoned` is told of Reserves that were decided while nobody
-    waited for the answer (with the reply), or whose reply was lost (None). `observe` gets (script, seconds, calls in the batch).
+    waited for the answer (with the reply), or whose reply was lost (None). `observe` gets (script, seconds, calls in
+    the batch), `observe_error` the kind of every trouble.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class RedisStore:
         clock_ms: Callable[[], int] | None = None,
         abandoned: Callable[[HoldCall, HoldReply | None], None] | None = None,
         observe: Callable[[str, float, int], None] | None = None,
+        observe_error: Callable[[str], None] | None = None,
     ) -> None:
         self._client = client
         self._cluster = isinstance(client, RedisCluster)
         self._max_backlog = max_backlog
         self._clock_ms = clock_ms
         self._observe = observe
+        self._observe_error = observe_error
         self._reserves: Courier[HoldCall, HoldReply] = Courier(self._send_reserves, abandoned=abandoned)
         self._settles: Courier[EndCall, EndReply] = Courier(self._send_settles)
         self._releases: Courier[EndCall, EndReply] = Courier(self._send_releases)
@@ -97,7 +100,9 @@ class RedisStore:
     async def inspect(self, plans: Sequence[Plan]) -> list[InspectReply]:
         """Read the counters of plans, all of one organization."""
         cargo = _Cargo(self._max_backlog)
-        blobs = [encoding.plan_blob(plan) for plan in plans if cargo.plan_index(plan) >= 0]
+        for plan in plans:
+            cargo.plan_index(plan)
+        blobs = cargo.plan_blobs
         reply = await self._run("inspect", cargo, blobs, len(plans))
         return [replies.inspect_reply(int(reply[0]), raw) for raw in reply[1:]]
 
@@ -178,11 +183,7 @@ class RedisStore:
         """End due holds in the shards of the organizations, at most `limit` per shard."""
         now_ms = await self.time_ms()
         ended: list[EndReply] = []
-        for shard in sorted({keys.shard_of(organization) for organization in organizations}):
-            due = keys.shard_keys(shard)[0]
-            members = await self._command("ZRANGEBYSCORE", due, "-inf", now_ms, "LIMIT", 0, limit)
-            if not members:
-                continue
+        for members in await self._due(sorted({keys.shard_of(name) for name in organizations}), now_ms, limit):
             names = [keys.name_of_member(member.decode()) for member in members]
             cargo = _Cargo(0)
             items = [struct.pack("<HQ", cargo.organization_index(name.organization), retention_ms) for name in names]
@@ -190,6 +191,21 @@ class RedisStore:
             reply = await self._run("expire", cargo, items, len(items))
             ended += [replies.end_reply(int(reply[0]), raw) for raw in reply[1:]]
         return ended
+
+    async def _due(self, shards: Sequence[int], now_ms: int, limit: int) -> list[list[bytes]]:
+        """Members of the shards' due indexes whose time has come, shards without any left out."""
+        commands = [("ZRANGEBYSCORE", keys.shard_keys(shard)[0], "-inf", now_ms, "LIMIT", 0, limit) for shard in shards]
+        if self._cluster:  # a Cluster pipeline does not ask anew where a slot is
+            found = await asyncio.gather(*(self._command(*command) for command in commands))
+        else:
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            try:
+                found = await pipeline.execute()
+            except STORE_ERRORS as error:
+                raise self._unavailable(error) from error
+        return [members for members in found if members]
 
     async def append_refusals(self, organization: str, name: str, summary: bytes) -> None:
         """Append a row of refusal sums."""
@@ -328,7 +344,7 @@ class RedisStore:
 
     # ------------------------------------------------------------------ the wire
 
-    async def _replace(self, organization: str, field: bytes, expected: Any, fields: list[Any]) -> bool:
+    async def _replace(self, organization: str, field: bytes, expected: bytes | str, fields: list[bytes | str]) -> bool:
         return bool(await self._eval("replace", [keys.organization_key(organization)], [field, expected, *fields]))
 
     async def _run(self, verb: str, cargo: _Cargo, items: Sequence[bytes], count: int) -> list[Any]:
@@ -340,21 +356,27 @@ class RedisStore:
             self._observe(verb, time.perf_counter() - began, count)
         return reply
 
-    async def _eval(self, verb: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+    async def _eval(self, verb: str, names: Sequence[str], arguments: Sequence[bytes | str]) -> Any:  # noqa: ANN401 - a reply
         code = script(verb)
         try:
             try:
                 return await self._client.execute_command("EVALSHA", code.sha, len(names), *names, *arguments)
             except NoScriptError:
                 return await self._client.execute_command("EVAL", code.source, len(names), *names, *arguments)
-        except (RedisError, OSError) as error:
-            raise Unavailable(describe(error)) from error
+        except STORE_ERRORS as error:
+            raise self._unavailable(error) from error
 
-    async def _command(self, *arguments: Any) -> Any:
+    async def _command(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
         try:
             return await self._client.execute_command(*arguments)
-        except (RedisError, OSError) as error:
-            raise Unavailable(describe(error)) from error
+        except STORE_ERRORS as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: BaseException) -> Unavailable:
+        trouble = diagnose(error)
+        if self._observe_error is not None:
+            self._observe_error(trouble.kind)
+        return Unavailable(trouble.text)
 
     async def close(self) -> None:
         """Let the connections go."""
@@ -386,9 +408,7 @@ class _Cargo:
     def label(self) -> tuple[list[str], bytes, bytes]:
         """KEYS, heading and placing."""
         shards: dict[int, int] = {}
-        placing = []
-        for organization in self._organizations:
-            placing.append(shards.setdefault(keys.shard_of(organization), len(shards)))
+        placing = [shards.setdefault(keys.shard_of(organization), len(shards)) for organization in self._organizations]
         names = [name for shard in shards for name in keys.shard_keys(shard)]
         names += [keys.organization_key(organization) for organization in self._organizations]
         names += self.holds
@@ -403,14 +423,14 @@ def _stored_key(key: Scope, raw: bytes | None) -> StoredKey:
     return StoredKey(key, struct.unpack_from("<Q", raw)[0], raw[8:].decode())
 
 
-def _pairs(flat: Any) -> Iterable[tuple[bytes, bytes]]:
+def _pairs(flat: dict[bytes, bytes] | list[bytes]) -> Iterable[tuple[bytes, bytes]]:
     """Field and value, in whichever shape the protocol version returned them."""
     if isinstance(flat, dict):
         return flat.items()
     return zip(flat[0::2], flat[1::2], strict=True)
 
 
-def _entries(entries: Any) -> Iterable[tuple[bytes, list[bytes]]]:
+def _entries(entries: list[tuple[bytes, Any]] | None) -> Iterable[tuple[bytes, list[bytes]]]:
     """Id and flat fields of stream entries, in whichever shape the client returned them."""
     for entry, fields in entries or ():
         yield entry, [part for pair in fields.items() for part in pair] if isinstance(fields, dict) else fields

@@ -53,10 +53,19 @@ def hold_reply(now_ms: int, raw: bytes) -> HoldReply:
 def end_reply(now_ms: int, raw: bytes) -> EndReply:
     """Decode what settle.lua, release.lua or expire.lua answered for one hold."""
     if raw == b"\0":
-        return EndReply(now_ms, found=False, state=State.HELD, basis=None, repeated=False, flags=RowFlag(0), held=0, cost=0)
+        return EndReply(
+            now_ms, found=False, state=State.HELD, basis=None, repeated=False, flags=RowFlag(0), held=0, cost=0
+        )
     _, state, basis, repeated, flags, held, cost = _END.unpack(raw)
     return EndReply(
-        now_ms, True, State(state), Basis(basis) if basis else None, repeated == 1, RowFlag(flags), held, cost
+        now_ms,
+        found=True,
+        state=State(state),
+        basis=Basis(basis) if basis else None,
+        repeated=repeated == 1,
+        flags=RowFlag(flags),
+        held=held,
+        cost=cost,
     )
 
 
@@ -65,7 +74,7 @@ def extend_reply(now_ms: int, raw: bytes) -> ExtendReply:
     if raw == b"\0":
         return ExtendReply(now_ms, found=False, state=State.HELD, repeated=False, expires_ms=0)
     _, state, repeated, expires_ms = _EXTEND.unpack(raw)
-    return ExtendReply(now_ms, True, State(state), repeated == 1, expires_ms)
+    return ExtendReply(now_ms, found=True, state=State(state), repeated=repeated == 1, expires_ms=expires_ms)
 
 
 def charge_reply(now_ms: int, raw: bytes) -> ChargeReply:

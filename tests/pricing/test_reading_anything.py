@@ -19,9 +19,9 @@ WORDS = (
     "input_audio ttl 1h tools function input metadata tags a:b max_tokens n stream service_tier reasoning mode usage "
     "prompt_tokens completion_tokens input_tokens output_tokens prompt_tokens_details cached_tokens cache_creation "
     "input_tokens_details usageMetadata message response choices id message_start message_delta response.completed"
-).split()
+)
 
-words = st.sampled_from(WORDS) | st.text(max_size=4)
+words = st.sampled_from(WORDS.split()) | st.text(max_size=4)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**14) | st.floats(allow_nan=False) | words,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=6),

@@ -19,6 +19,7 @@ from limiter.rpc.server import Register, Server
 from limiter.v1 import limiter_pb2 as pb
 from limiter.v1 import limiter_pb2_grpc
 
+Credentials = grpc.ChannelCredentials | None
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 # The generated functions carry no types.

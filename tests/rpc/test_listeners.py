@@ -54,7 +54,7 @@ def test_a_listener_is_read_as_written(text: str, expected: Listener) -> None:
         ("[1:2]:1", "IPv6 address in the brackets"),
         ("unix:limiter.sock", "absolute path"),
         ("unix:/" + "a" * 103, "at most 103 bytes"),
-        ("unix:/a.sock,tls", "TLS is for TCP"),
+        ("unix:/a.sock,tls-cert=/c.pem,tls-key=/k.pem", "TLS is for TCP"),
         ("127.0.0.1:1,mode=0600", "only a Unix socket has a mode"),
         ("unix:/a.sock,mode=rw", "octal"),
         ("127.0.0.1:1,trust", "'trust' is not valid"),

@@ -67,9 +67,7 @@ async def test_tls_serves_callers_that_know_the_authority(bed: Bed, certificates
     assert await code_with(bed.limiter(server)) is grpc.StatusCode.UNAVAILABLE  # plaintext
 
 
-async def test_mutual_tls_serves_only_callers_with_a_certificate_of_the_authority(
-    bed: Bed, certificates: Certificates
-) -> None:
+async def test_mutual_tls_serves_only_callers_that_the_authority_signed(bed: Bed, certificates: Certificates) -> None:
     tls = TlsFiles(certificates.server, certificates.server_key, client_ca=certificates.ca)
     server = await bed.serve(Listener("127.0.0.1:0", tls=tls))
     ca = certificates.ca.read_bytes()
@@ -89,9 +87,7 @@ async def test_plaintext_and_tls_listeners_stand_side_by_side(bed: Bed, certific
     assert await code_with(bed.limiter(server, at=1, credentials=credentials)) is grpc.StatusCode.OK
 
 
-async def test_a_missing_certificate_is_an_error_that_names_option_and_file(
-    bed: Bed, certificates: Certificates
-) -> None:
+async def test_a_missing_certificate_is_named_with_its_option(bed: Bed, certificates: Certificates) -> None:
     missing = Path("/nowhere/server.pem")
 
     with pytest.raises(InvalidArgument, match=r"tls-cert.*/nowhere/server.pem"):

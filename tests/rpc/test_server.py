@@ -182,7 +182,7 @@ async def test_a_servicer_with_a_blocking_method_is_refused(bed: Bed) -> None:
         def Reserve(self, request: object, context: object) -> None:  # noqa: N802 - generated name
             del request, context
 
-    with pytest.raises(TypeError, match="/limiter.v1.Limiter/Reserve: make the servicer's method async"):
+    with pytest.raises(TypeError, match=r"/limiter\.v1\.Limiter/Reserve: make the servicer's method async"):
         await bed.serve(register=lambda _listener, guard: add_limiter(Blocking(), guard))
 
 

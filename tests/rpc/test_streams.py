@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import grpc
-import pytest
 
 from limiter.domain.errors import NotFound
 from limiter.rpc.engines import ServerLimits
@@ -32,6 +32,7 @@ class Counting:
             if request == b"0":
                 raise NotFound("nothing to count")
             if request == b"-1":
+                yield b"and so on"
                 await asyncio.Event().wait()
             if request == b"-2":
                 raise ZeroDivisionError("private")
@@ -44,7 +45,7 @@ class Counting:
     async def double(self, requests: AsyncIterator[bytes], _context: object) -> AsyncIterator[bytes]:
         async for request in requests:
             if request == b"0":
-                raise NotFound("nothing to double")
+                raise NotFound("nothing here")
             yield request * 2
 
     def register(self, _listener: Listener, guard: Guard) -> None:
@@ -60,6 +61,12 @@ class Counting:
 
 def numbers(*texts: bytes) -> Iterator[bytes]:
     return iter(texts)
+
+
+async def ending(call: grpc.aio.UnaryStreamCall) -> grpc.StatusCode:
+    with suppress(grpc.aio.AioRpcError):
+        _ = [row async for row in call]
+    return await call.code()
 
 
 async def test_answers_and_requests_may_be_streams(bed: Bed) -> None:
@@ -78,7 +85,7 @@ async def test_an_error_in_a_stream_arrives_with_its_status(bed: Bed) -> None:
         (channel.unary_stream("/test.Counting/Count")(b"-2"), (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)),
         (
             channel.stream_stream("/test.Counting/Double")(numbers(b"0")),
-            (grpc.StatusCode.NOT_FOUND, "nothing to double"),
+            (grpc.StatusCode.NOT_FOUND, "nothing here"),
         ),
         (channel.stream_unary("/test.Counting/Add")(numbers(b"x")), (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)),
     ]:
@@ -99,14 +106,13 @@ async def test_a_stream_whose_caller_leaves_ends_and_makes_room_for_another(bed:
     server = await bed.serve(register=service.register, limits=ServerLimits(streams_max=1))
     count = bed.channel(server).unary_stream("/test.Counting/Count")
     endless = count(b"-1")
-    async with asyncio.timeout(PATIENCE_S):
-        while await count(b"1").code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-            pass  # until the endless one has arrived
+    await endless.initial_metadata()
 
-        endless.cancel()
+    assert await ending(count(b"1")) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    endless.cancel()
+    async with asyncio.timeout(PATIENCE_S):
         await service.ended.wait()
-        while await count(b"1").code() is not grpc.StatusCode.OK:
-            pass
+        assert await ending(count(b"1")) is grpc.StatusCode.OK
 
 
 async def test_a_drain_waits_for_streams_that_end(bed: Bed) -> None:
@@ -145,5 +151,5 @@ async def test_an_endless_stream_can_end_when_the_server_drains(bed: Bed) -> Non
 
     async with asyncio.timeout(PATIENCE_S / 2):
         await server.drain(PATIENCE_S)
-    with pytest.raises(StopAsyncIteration):
-        await anext(aiter(call))
+    assert await call.read() is grpc.aio.EOF
+    assert await call.code() is grpc.StatusCode.OK

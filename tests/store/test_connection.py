@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import ssl
+import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -141,6 +146,50 @@ async def test_a_login_is_sent_and_a_wrong_one_is_explained(start_server: StartS
         with pytest.raises(Unavailable, match="refuses the login") as caught:
             await connect(f"unix://{login}{server.directory}/s")
         assert "hunter2" not in str(caught.value)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself, and its key; skips without the openssl program."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on the PATH to make a certificate")
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = [openssl, "req", *kind, *subject, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_tls_is_spoken_and_the_certificate_checked(
+    valkey: StoreServer, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundled Valkey speaks no TLS itself: a proxy does."""
+    monkeypatch.setattr("limiter.store.connection.CONNECT_RETRIES", 0)
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_unix_connection(f"{valkey.directory}/s")
+        await asyncio.gather(pipe(reader, to_writer), pipe(to_reader, writer))
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        trusted = f"ssl_ca_certs={quote(str(certificate[0]))}"
+        async with await connect(f"rediss://localhost:{port}?{trusted}") as client:
+            assert await client.ping()
+        async with await connect(f"rediss://127.0.0.1:{port}?{trusted}&ssl_check_hostname=no") as client:
+            assert await client.ping()
+        for untrusted in (f"rediss://localhost:{port}", f"rediss://127.0.0.1:{port}?{trusted}"):
+            with pytest.raises(Unavailable, match="certificate verify failed"):
+                await connect(untrusted)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster", "redis+sentinel"])

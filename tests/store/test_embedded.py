@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import stat
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 import structlog
 import uvloop
 from redis.asyncio import Redis
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 SIDECAR = """
 import asyncio, sys
 from pathlib import Path
+import uvloop
 from limiter.store.embedded import EmbeddedStore
 
 async def main():
@@ -32,8 +35,20 @@ async def main():
     print("ready", await store.start(), store.pid, flush=True)
     await asyncio.Event().wait()
 
-asyncio.run(main())
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(main())
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_valkey_left(tmp_path: Path) -> Iterator[None]:
+    """End what a failed test may have left running in its directory."""
+    yield
+    for store in {path.parent for path in tmp_path.rglob("valkey.pid")}:
+        note = store / "socket-directory"
+        socket_dir = note.read_text() if note.exists() else store
+        with contextlib.suppress(redis.RedisError), redis.Redis(unix_socket_path=f"{socket_dir}/valkey.sock") as valkey:
+            valkey.shutdown(nosave=True)
 
 
 @asynccontextmanager

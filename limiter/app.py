@@ -1,0 +1,177 @@
+"""The composition root: settings → store → service → servers, and the end of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+
+from limiter.domain.errors import LimiterError, Unavailable
+from limiter.observability.metrics import Metrics
+from limiter.peppers import load_pepper
+from limiter.pricing.book import PriceBook
+from limiter.rpc.admin_servicer import AdminServicer
+from limiter.rpc.engines import Engine
+from limiter.rpc.guard import Guard
+from limiter.rpc.listeners import Listener
+from limiter.rpc.server import Server
+from limiter.rpc.servicers import LimiterServicer
+from limiter.service.secrets import Pepper
+from limiter.service.service import Service
+from limiter.service.upkeep import repeat
+from limiter.settings import Settings
+from limiter.store.connection import connect
+from limiter.store.diagnosis import check_server
+from limiter.store.port import HoldCall, HoldReply
+from limiter.store.redis_store import RedisStore
+from limiter.v1 import limiter_pb2_grpc
+
+COUNT_EVERY_S = 15.0
+PROBE_EVERY_S = 1.0
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+class Sidecar:
+    """One process that serves: a store connection, the service, and its listeners."""
+
+    def __init__(self, store: RedisStore, service: Service) -> None:
+        self.store = store
+        self.service = service
+        self.server: Server | None = None
+        self.trouble: dict[str, str] = {}
+        self._watch: Sequence[asyncio.Task[None]] = ()
+
+    async def serve(self, listeners: Sequence[Listener], *, engine: Engine, reuse_port: bool) -> None:
+        """Bind and answer calls."""
+        self.server = Server(listeners, self._register, engine=engine, reuse_port=reuse_port)
+        await self.server.start()
+        self.service.start_upkeep()
+        create = asyncio.get_running_loop().create_task
+        self._watch = (
+            create(self._probe_for_ever()),
+            create(repeat(self._count, every_s=COUNT_EVERY_S, what="counts")),
+        )
+
+    def _register(self, listener: Listener, guard: Guard) -> None:
+        if "limiter" in listener.services:
+            servicer = LimiterServicer(self.service, trusted=listener.trusted)
+            limiter_pb2_grpc.add_LimiterServicer_to_server(servicer, guard)
+        if "admin" in listener.services and self.server is not None:
+            admin = AdminServicer(self.service.administration, self.server.draining)
+            limiter_pb2_grpc.add_AdminServicer_to_server(admin, guard)
+
+    async def ready(self) -> Mapping[str, str]:
+        """What keeps this process from deciding; empty: nothing."""
+        return self.trouble
+
+    async def _probe_for_ever(self) -> None:
+        """Let health tell whether the store is there."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            before = bool(self.trouble)
+            try:
+                await self.store.time_ms()
+            except Unavailable as error:
+                self.trouble = {"store": str(error)}
+            else:
+                self.trouble = {}
+            if self.server is not None and bool(self.trouble) != before:
+                _log.warning("store.lost" if self.trouble else "store.back", **self.trouble)
+                await self.server.set_serving(not self.trouble)
+
+    async def _count(self) -> None:
+        held, rows = await self.store.counts(await self.store.organizations())
+        self.service.metrics.holds_open.set(held)
+        self.service.metrics.ledger_backlog_rows.set(rows)
+
+    async def stop(self, grace_s: float) -> None:
+        """Finish what is running, write what is to be written."""
+        for task in self._watch:
+            task.cancel()
+        await asyncio.gather(*self._watch, return_exceptions=True)
+        if self.server is not None:
+            await self.server.drain(grace_s)
+        with contextlib.suppress(LimiterError):
+            await self.service.stop()
+
+
+@asynccontextmanager
+async def sidecar(settings: Settings, url: str, pepper: Pepper, metrics: Metrics) -> AsyncIterator[Sidecar]:
+    """Connect to the store, refusing one that cannot keep the truth, and build the service on it."""
+    client = await connect(url)
+    abandoned: list[Service] = []
+
+    def give_back(call: HoldCall, reply: HoldReply | None) -> None:
+        for service in abandoned:
+            service.give_backs.abandoned(call, reply)
+
+    def observe(script: str, seconds: float, calls: int) -> None:
+        metrics.store_seconds[script].observe(seconds)
+        metrics.store_batch_size[script].observe(calls)
+
+    store = RedisStore(
+        client,
+        max_backlog=settings.max_backlog,
+        abandoned=give_back,
+        observe=observe,
+        observe_error=lambda kind: metrics.store_errors[kind].inc(),
+    )
+    try:
+        server = await check_server(client)
+        for warning in server.warnings:
+            _log.warning("store.caution", caution=warning)
+        wrong = await store.check_pepper(pepper.fingerprints())
+        if wrong:
+            raise Unavailable(
+                f"the pepper (version {', '.join(wrong)}) is not the one that the store's keys were made with;"
+                " give every sidecar of a store the same --pepper-file"
+            )
+        prices = await asyncio.to_thread(PriceBook.load, settings.prices)
+        service = Service(store, pepper=pepper, prices=prices, metrics=metrics)
+        abandoned.append(service)
+        _log.info("store.connected", product=server.product, version=server.version, nodes=server.nodes)
+        yield Sidecar(store, service)
+    finally:
+        await store.close()
+
+
+def pepper_of(settings: Settings) -> Pepper:
+    """The pepper of the settings; one of its own in the data directory by default."""
+    if settings.pepper_file is not None:
+        return load_pepper(settings.pepper_file, create=False)
+    return load_pepper(settings.data_dir / "pepper", create=True)
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run a process's event loop; uvloop's where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+class Signals:
+    """The first SIGTERM or SIGINT asks for an orderly end; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self._received = 0
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._receive, number)
+
+    def _receive(self, number: int) -> None:
+        self._received += 1
+        if self._received > 1:
+            os._exit(128 + number)
+        self.stop.set()

@@ -1,0 +1,197 @@
+"""The Admin service: translate, ask the administration, translate back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from limiter.domain.errors import InvalidArgument
+from limiter.domain.reservations import ReservationName
+from limiter.domain.scopes import Scope
+from limiter.policy.document import parse_limits, parse_policy
+from limiter.rpc import admin_translation as to
+from limiter.rpc import translation
+from limiter.service.administration import OVERLAP_MS, PAGE_MAX, Administration
+from limiter.store.port import Row
+from limiter.v1 import limiter_pb2 as pb
+from limiter.v1 import limiter_pb2_grpc
+
+_OVERLAP_MAX_MS = 90 * 86_400_000
+_ROWS_AT_ONCE = 500
+_FOLLOW_EVERY_S = 0.25
+_PAGE = 100
+
+
+class AdminServicer(limiter_pb2_grpc.AdminServicer):
+    """Answers on a listener of its own. `draining` is set when the server is about to stop."""
+
+    def __init__(self, administration: Administration, draining: asyncio.Event) -> None:
+        self._administration = administration
+        self._draining = draining
+
+    async def ApplyPolicy(self, request: pb.ApplyPolicyRequest, context: Any) -> pb.ApplyPolicyResponse:
+        """Validate a policy and put it in force."""
+        policy = await asyncio.to_thread(parse_policy, request.policy_yaml)
+        return to.applied(await self._administration.apply(policy, dry_run=request.dry_run))
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Any) -> pb.GetPolicyResponse:
+        """The policy in force."""
+        text, versions = await self._administration.policy(request.organization)
+        return pb.GetPolicyResponse(policy_yaml=text, versions=versions)
+
+    async def CreateKey(self, request: pb.CreateKeyRequest, context: Any) -> pb.CreateKeyResponse:
+        """Mint a key."""
+        view, secret = await self._administration.create_key(
+            Scope.parse_key(request.key, field="key"),
+            limits=parse_limits(request.limits_yaml) if request.limits_yaml else None,
+            expires_ms=_expiry(request),
+        )
+        return pb.CreateKeyResponse(key=to.key(view), secret=secret)
+
+    async def ImportKey(self, request: pb.ImportKeyRequest, context: Any) -> pb.CreateKeyResponse:
+        """Register a secret that exists elsewhere."""
+        if not request.secret:
+            raise InvalidArgument("secret", "", "send the secret that the key is to be known by")
+        view, _ = await self._administration.create_key(
+            Scope.parse_key(request.key, field="key"),
+            limits=parse_limits(request.limits_yaml) if request.limits_yaml else None,
+            expires_ms=_expiry(request),
+            secret=request.secret,
+        )
+        return pb.CreateKeyResponse(key=to.key(view))
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, context: Any) -> pb.CreateKeyResponse:
+        """Mint a further secret."""
+        overlap_ms = OVERLAP_MS
+        if request.HasField("overlap"):
+            overlap_ms = translation.duration_ms(request.overlap, field="overlap", longest_ms=_OVERLAP_MAX_MS)
+        view, secret = await self._administration.rotate_key(
+            Scope.parse_key(request.key, field="key"), overlap_ms=overlap_ms
+        )
+        return pb.CreateKeyResponse(key=to.key(view), secret=secret)
+
+    async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Any) -> pb.Key:
+        """Enable or disable a key, set its expiry or its limits."""
+        expires_ms = 0 if request.clear_expiry else _expiry(request) or None
+        view = await self._administration.update_key(
+            Scope.parse_key(request.key, field="key"),
+            enabled=request.enabled if request.HasField("enabled") else None,
+            expires_ms=expires_ms,
+            limits=parse_limits(request.limits_yaml) if request.limits_yaml else None,
+            clear_limits=request.HasField("limits_yaml") and not request.limits_yaml,
+        )
+        return to.key(view)
+
+    async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
+        """Keys that have a secret, sorted by name, a page at a time."""
+        size = _page_size(request.page_size)
+        views = [view async for view in self._administration.keys(_scope(request.scope))]
+        views = sorted((view for view in views if view.key.path > request.page_token), key=lambda view: view.key)
+        page = views[:size]
+        return pb.ListKeysResponse(
+            keys=[to.key(view) for view in page], next_page_token=page[-1].key.path if len(views) > size else ""
+        )
+
+    async def GetReservation(self, request: pb.GetReservationRequest, context: Any) -> pb.Reservation:
+        """One reservation, open or ended."""
+        return to.reservation(await self._administration.reservation(ReservationName.parse(request.reservation)))
+
+    async def ListReservations(
+        self,
+        request: pb.ListReservationsRequest,
+        context: Any,
+    ) -> pb.ListReservationsResponse:
+        """Open reservations, those that expire first first. The page token is `organization position`."""
+        scope, size = _scope(request.scope), _page_size(request.page_size)
+        names = [scope.organization] if scope is not None else await self._administration.organizations()
+        current, _, after = request.page_token.partition(" ")
+        if after and not after.isdecimal():
+            raise InvalidArgument("page_token", request.page_token, "pass the token of the page before, as it came")
+        for name in [name for name in names if name >= current]:
+            records, following = await self._administration.open_reservations(
+                name, after=after if name == current else "", count=size
+            )
+            found = [to.reservation(record) for record in records]
+            found = [one for one in found if scope is None or f"{one.key}/".startswith(f"{scope.path}/")]
+            later = [other for other in names if other > name]
+            token = f"{name} {following}" if following else f"{later[0]} 0" if later else ""
+            if found or not token:
+                return pb.ListReservationsResponse(reservations=found, next_page_token=token)
+            if following:
+                return pb.ListReservationsResponse(next_page_token=token)
+        return pb.ListReservationsResponse()
+
+    async def ForceRelease(self, request: pb.ReleaseRequest, context: Any) -> pb.SettleResponse:
+        """End an open hold with nothing spent."""
+        settled = await self._administration.force_release(
+            ReservationName.parse(request.reservation), reason=translation.reason_text(request.reason)
+        )
+        return translation.settle_response(settled)
+
+    async def ListScopes(self, request: pb.ListScopesRequest, context: Any) -> pb.ListScopesResponse:
+        """The present counters of a scope and of what stands under it."""
+        found = await self._administration.scopes(_scope(request.scope))
+        return pb.ListScopesResponse(
+            scopes=[
+                pb.ScopeStatus(scope=scope.path, limits=[translation.limit_status(status) for status in statuses])
+                for scope, statuses in found
+            ]
+        )
+
+    async def ReadLedger(self, request: pb.ReadLedgerRequest, context: Any) -> AsyncIterator[pb.LedgerRow]:
+        """Ledger rows shard by shard, and new ones as they come."""
+        scope = _scope(request.scope)
+        if request.last < 0:
+            raise InvalidArgument("last", request.last, "use 0 for all rows, or how many of each shard")
+        positions: dict[int, tuple[int, int] | None] = {}
+        for shard in await self._administration.shards(scope):
+            positions[shard] = None
+            if request.last:
+                rows = await self._administration.last_rows(shard, count=min(request.last, 100_000))
+                for row in rows:
+                    positions[shard] = (row.epoch, row.seq)
+                    if _concerns(row, scope):
+                        yield to.ledger_row(row)
+        while True:
+            for shard in positions:
+                async for row in self._newer(shard, positions):
+                    if _concerns(row, scope):
+                        yield to.ledger_row(row)
+            if not request.follow or self._draining.is_set():
+                return
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+            for shard in await self._administration.shards(scope):
+                positions.setdefault(shard, None)
+
+    async def _newer(self, shard: int, positions: dict[int, tuple[int, int] | None]) -> AsyncIterator[Row]:
+        while True:
+            rows = await self._administration.rows(shard, after=positions[shard], count=_ROWS_AT_ONCE)
+            for row in rows:
+                positions[shard] = (row.epoch, row.seq)
+                yield row
+            if len(rows) < _ROWS_AT_ONCE:
+                return
+
+
+def _concerns(row: Row, scope: Scope | None) -> bool:
+    """Whether a row belongs to a scope: by the key of its call, or by its organization."""
+    if scope is None:
+        return True
+    if not row.member.startswith(f"{scope.organization}/"):
+        return False
+    return not scope.team or f"{to.call_of(row).get('key', '')}/".startswith(f"{scope.path}/")
+
+
+def _scope(text: str) -> Scope | None:
+    return Scope.parse(text) if text else None
+
+
+def _page_size(size: int) -> int:
+    if not 0 <= size <= PAGE_MAX:
+        raise InvalidArgument("page_size", size, f"use 1 to {PAGE_MAX}; 0 for {_PAGE}")
+    return size or _PAGE
+
+
+def _expiry(request: Any) -> int:
+    return translation.instant_ms(request.expires_at, field="expires_at") if request.HasField("expires_at") else 0

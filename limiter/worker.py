@@ -1,0 +1,67 @@
+"""One of several processes that answer calls; started by the serving process, which owns the rest.
+
+Reads its orders as JSON from standard input, and drains when that closes: a worker never outlives
+the process that watches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from limiter.app import Signals, pepper_of, run_loop, sidecar
+from limiter.domain.errors import LimiterError
+from limiter.observability import logs
+from limiter.observability.metrics import Metrics
+from limiter.rpc.listeners import Listener
+from limiter.serving import split_listeners
+from limiter.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+
+def worker_listener(listener: Listener, index: int) -> Listener:
+    """The worker's own part of a listener: TCP ports are shared, of a Unix socket each has its own path."""
+    path = listener.unix_path
+    if path is None:
+        return listener
+    return replace(listener, address=f"unix:{path.with_suffix(f'.{index}{path.suffix}')}")
+
+
+async def _work(settings: Settings, url: str, index: int) -> None:
+    signals = Signals()
+    _, shared = split_listeners(settings)
+    listeners = [worker_listener(listener, index) for listener in shared]
+    async with sidecar(settings, url, pepper_of(settings), Metrics()) as process:
+        await process.serve(listeners, engine=settings.engine, reuse_port=True)
+        orphaned = asyncio.get_running_loop().create_task(asyncio.to_thread(sys.stdin.read))
+        stopped = asyncio.get_running_loop().create_task(signals.stop.wait())
+        await asyncio.wait((orphaned, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await process.stop(settings.grace_s)
+
+
+def main() -> int:
+    """Serve until told to stop; 0 after an orderly end."""
+    orders: dict[str, Any] = json.loads(sys.stdin.readline())
+    settings = Settings.load(orders["settings"])
+    logs.configure(level=settings.log_level, style=settings.log_format)
+    structlog.contextvars.bind_contextvars(worker=orders["index"])
+    try:
+        run_loop(_work(settings, orders["url"], orders["index"]))
+    except LimiterError as error:
+        _log.error("worker.failed", reason=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    # The thread that waits for standard input cannot be woken: leave without joining it.
+    os._exit(code)
