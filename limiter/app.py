@@ -66,7 +66,7 @@ class Sidecar:
             servicer = LimiterServicer(self.service, trusted=listener.trusted)
             limiter_pb2_grpc.add_LimiterServicer_to_server(servicer, guard)
         if "admin" in listener.services and self.server is not None:
-            admin = AdminServicer(self.service.administration, self.server.draining)
+            admin = AdminServicer(self.service, self.server.draining)
             limiter_pb2_grpc.add_AdminServicer_to_server(admin, guard)
 
     async def ready(self) -> Mapping[str, str]:

@@ -59,9 +59,11 @@ async def serve(
         workers = [Worker(settings, url, index) for index in range(settings.workers if shared else 0)]
         await asyncio.gather(*(worker.start() for worker in workers))
         note_addresses(settings.data_dir)
+        bound = process.server.bound_addresses if process.server is not None else ()
+        serving = Serving((*(listener.address for listener in shared), *bound), http, secret)
+        _log.info("serving", addresses=serving.addresses, http=http)
         if announce is not None:
-            addresses = process.server.bound_addresses if process.server is not None else ()
-            announce(Serving((*(listener.address for listener in shared), *addresses), http, secret))
+            announce(serving)
         await signals.stop.wait()
         _log.info("stopping", grace_s=settings.grace_s)
         await asyncio.gather(*(worker.stop() for worker in workers), process.stop(settings.grace_s))
@@ -72,7 +74,7 @@ async def _store_url(settings: Settings, stack: AsyncExitStack, metrics: Metrics
     """The configured store, or one of our own."""
     if settings.store is not None:
         return settings.store.get_secret_value()
-    embedded = EmbeddedStore(settings.data_dir, fsync=settings.fsync, on_restart=lambda: metrics.store_restarts.inc())
+    embedded = EmbeddedStore(settings.data_dir, fsync=settings.fsync, on_restart=metrics.store_restarts.inc)
     url = await embedded.start()
     stack.push_async_callback(embedded.stop)
     return url
@@ -93,11 +95,11 @@ async def _apply(process: Sidecar, file: Path) -> None:
 async def _example_secret(process: Sidecar, key_path: str) -> str:
     """A secret to try things with: a new key's, or a further one of a key that exists."""
     key = Scope.parse_key(key_path, field="example_key")
-    administration = process.service.administration
+    keyring = process.service.keyring
     try:
-        _, secret = await administration.create_key(key, limits=None, expires_ms=0)
+        _, secret = await keyring.create(key, limits=None, expires_ms=0)
     except AlreadyExists:
-        _, secret = await administration.rotate_key(key, overlap_ms=0)
+        _, secret = await keyring.rotate(key, overlap_ms=0)
     return secret
 
 

@@ -256,7 +256,9 @@ def _line(details: ErrorDetails, flags: Mapping[str, Any]) -> str:
     if details["type"] != _OWN:
         value = "what is given" if name == "store" else shown(details["input"])
         message = f"{value} is not valid; {message[:1].lower()}{message[1:]}"
+    message = message.removeprefix(f"{name}: ")
     if name in flags:
         return f"--{name.replace('_', '-')}: {message}"
     variable = f"{PREFIX}{name.upper()}"
-    return f"{variable if variable in os.environ else name or 'settings'}: {message}"
+    place = variable if variable in os.environ else name
+    return f"{place}: {message}" if place else message

@@ -10,9 +10,11 @@ from limiter.domain.errors import InvalidArgument
 from limiter.domain.reservations import ReservationName
 from limiter.domain.scopes import Scope
 from limiter.policy.document import parse_limits, parse_policy
-from limiter.rpc import admin_translation as to
-from limiter.rpc import translation
-from limiter.service.administration import OVERLAP_MS, PAGE_MAX, Administration
+from limiter.rpc import admin_answers as to
+from limiter.rpc import answers, requests
+from limiter.service.administration import PAGE_MAX
+from limiter.service.keyring import OVERLAP_MS
+from limiter.service.service import Service
 from limiter.store.port import Row
 from limiter.v1 import limiter_pb2 as pb
 from limiter.v1 import limiter_pb2_grpc
@@ -20,14 +22,19 @@ from limiter.v1 import limiter_pb2_grpc
 _OVERLAP_MAX_MS = 90 * 86_400_000
 _ROWS_AT_ONCE = 500
 _FOLLOW_EVERY_S = 0.25
+_LATEST_MAX = 100_000
 _PAGE = 100
+
+#: How far each shard was read.
+_Positions = dict[int, tuple[int, int] | None]
 
 
 class AdminServicer(limiter_pb2_grpc.AdminServicer):
     """Answers on a listener of its own. `draining` is set when the server is about to stop."""
 
-    def __init__(self, administration: Administration, draining: asyncio.Event) -> None:
-        self._administration = administration
+    def __init__(self, service: Service, draining: asyncio.Event) -> None:
+        self._administration = service.administration
+        self._keyring = service.keyring
         self._draining = draining
 
     async def ApplyPolicy(self, request: pb.ApplyPolicyRequest, context: Any) -> pb.ApplyPolicyResponse:
@@ -42,7 +49,7 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Any) -> pb.CreateKeyResponse:
         """Mint a key."""
-        view, secret = await self._administration.create_key(
+        view, secret = await self._keyring.create(
             Scope.parse_key(request.key, field="key"),
             limits=parse_limits(request.limits_yaml) if request.limits_yaml else None,
             expires_ms=_expiry(request),
@@ -53,7 +60,7 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
         """Register a secret that exists elsewhere."""
         if not request.secret:
             raise InvalidArgument("secret", "", "send the secret that the key is to be known by")
-        view, _ = await self._administration.create_key(
+        view, _ = await self._keyring.create(
             Scope.parse_key(request.key, field="key"),
             limits=parse_limits(request.limits_yaml) if request.limits_yaml else None,
             expires_ms=_expiry(request),
@@ -65,16 +72,14 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
         """Mint a further secret."""
         overlap_ms = OVERLAP_MS
         if request.HasField("overlap"):
-            overlap_ms = translation.duration_ms(request.overlap, field="overlap", longest_ms=_OVERLAP_MAX_MS)
-        view, secret = await self._administration.rotate_key(
-            Scope.parse_key(request.key, field="key"), overlap_ms=overlap_ms
-        )
+            overlap_ms = requests.duration_ms(request.overlap, field="overlap", longest_ms=_OVERLAP_MAX_MS)
+        view, secret = await self._keyring.rotate(Scope.parse_key(request.key, field="key"), overlap_ms=overlap_ms)
         return pb.CreateKeyResponse(key=to.key(view), secret=secret)
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Any) -> pb.Key:
         """Enable or disable a key, set its expiry or its limits."""
         expires_ms = 0 if request.clear_expiry else _expiry(request) or None
-        view = await self._administration.update_key(
+        view = await self._keyring.update(
             Scope.parse_key(request.key, field="key"),
             enabled=request.enabled if request.HasField("enabled") else None,
             expires_ms=expires_ms,
@@ -86,7 +91,7 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
         """Keys that have a secret, sorted by name, a page at a time."""
         size = _page_size(request.page_size)
-        views = [view async for view in self._administration.keys(_scope(request.scope))]
+        views = [view async for view in self._keyring.under(_scope(request.scope))]
         views = sorted((view for view in views if view.key.path > request.page_token), key=lambda view: view.key)
         page = views[:size]
         return pb.ListKeysResponse(
@@ -125,16 +130,16 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
     async def ForceRelease(self, request: pb.ReleaseRequest, context: Any) -> pb.SettleResponse:
         """End an open hold with nothing spent."""
         settled = await self._administration.force_release(
-            ReservationName.parse(request.reservation), reason=translation.reason_text(request.reason)
+            ReservationName.parse(request.reservation), reason=requests.reason_text(request.reason)
         )
-        return translation.settle_response(settled)
+        return answers.settle_response(settled)
 
     async def ListScopes(self, request: pb.ListScopesRequest, context: Any) -> pb.ListScopesResponse:
         """The present counters of a scope and of what stands under it."""
         found = await self._administration.scopes(_scope(request.scope))
         return pb.ListScopesResponse(
             scopes=[
-                pb.ScopeStatus(scope=scope.path, limits=[translation.limit_status(status) for status in statuses])
+                pb.ScopeStatus(scope=scope.path, limits=[answers.limit_status(status) for status in statuses])
                 for scope, statuses in found
             ]
         )
@@ -144,29 +149,29 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
         scope = _scope(request.scope)
         if request.last < 0:
             raise InvalidArgument("last", request.last, "use 0 for all rows, or how many of each shard")
-        positions: dict[int, tuple[int, int] | None] = {}
+        positions: _Positions = {}
         for shard in await self._administration.shards(scope):
-            positions[shard] = None
-            if request.last:
-                rows = await self._administration.last_rows(shard, count=min(request.last, 100_000))
-                for row in rows:
-                    positions[shard] = (row.epoch, row.seq)
-                    if _concerns(row, scope):
-                        yield to.ledger_row(row)
+            async for row in self._latest(shard, request.last, positions):
+                if _concerns(row, scope):
+                    yield to.ledger_row(row)
         while True:
-            for shard in positions:
+            for shard in await self._administration.shards(scope):
                 async for row in self._newer(shard, positions):
                     if _concerns(row, scope):
                         yield to.ledger_row(row)
             if not request.follow or self._draining.is_set():
                 return
             await asyncio.sleep(_FOLLOW_EVERY_S)
-            for shard in await self._administration.shards(scope):
-                positions.setdefault(shard, None)
 
-    async def _newer(self, shard: int, positions: dict[int, tuple[int, int] | None]) -> AsyncIterator[Row]:
+    async def _latest(self, shard: int, count: int, positions: _Positions) -> AsyncIterator[Row]:
+        if count:
+            for row in await self._administration.last_rows(shard, count=min(count, _LATEST_MAX)):
+                positions[shard] = (row.epoch, row.seq)
+                yield row
+
+    async def _newer(self, shard: int, positions: _Positions) -> AsyncIterator[Row]:
         while True:
-            rows = await self._administration.rows(shard, after=positions[shard], count=_ROWS_AT_ONCE)
+            rows = await self._administration.rows(shard, after=positions.get(shard), count=_ROWS_AT_ONCE)
             for row in rows:
                 positions[shard] = (row.epoch, row.seq)
                 yield row
@@ -194,4 +199,4 @@ def _page_size(size: int) -> int:
 
 
 def _expiry(request: Any) -> int:
-    return translation.instant_ms(request.expires_at, field="expires_at") if request.HasField("expires_at") else 0
+    return requests.instant_ms(request.expires_at, field="expires_at") if request.HasField("expires_at") else 0

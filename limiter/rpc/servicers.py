@@ -7,7 +7,7 @@ from typing import Any
 
 from limiter.domain.reservations import ReservationName
 from limiter.domain.verdicts import Granted
-from limiter.rpc import translation
+from limiter.rpc import answers, requests
 from limiter.rpc.context import on_unwritten, remaining_s
 from limiter.service.service import Service
 from limiter.v1 import limiter_pb2 as pb
@@ -25,37 +25,35 @@ class LimiterServicer(limiter_pb2_grpc.LimiterServicer):
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
         """Ask for a hold; a grant whose answer is not written is given back."""
         began = time.perf_counter()
-        call = translation.reserve_call(request, trusted=self._trusted, remaining_s=remaining_s(context))
+        call = requests.reserve_call(request, trusted=self._trusted, remaining_s=remaining_s(context))
         verdict = await self._service.reserve(call)
         if isinstance(verdict, Granted) and verdict.reservation and not call.consume:
             name = verdict.reservation
             on_unwritten(context, lambda: self._service.give_back(ReservationName.parse(name)))
         self._seconds["Reserve", "OK"].observe(time.perf_counter() - began)
-        return translation.reserve_response(verdict)
+        return answers.reserve_response(verdict)
 
     async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:
         """Replace a hold by what was used."""
         began = time.perf_counter()
-        settled = await self._service.settle(translation.settle_call(request))
+        settled = await self._service.settle(requests.settle_call(request))
         self._seconds["Settle", "OK"].observe(time.perf_counter() - began)
-        return translation.settle_response(settled)
+        return answers.settle_response(settled)
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.SettleResponse:
         """End a hold with nothing spent."""
         name = ReservationName.parse(request.reservation)
-        settled = await self._service.release(name, reason=translation.reason_text(request.reason))
-        return translation.settle_response(settled)
+        settled = await self._service.release(name, reason=requests.reason_text(request.reason))
+        return answers.settle_response(settled)
 
     async def Extend(self, request: pb.ExtendRequest, context: Any) -> pb.ExtendResponse:
         """Keep a hold open for longer."""
-        reply = await self._service.extend(*translation.extension(request))
-        return pb.ExtendResponse(expires_at=translation.timestamp(reply.expires_ms), repeated_call=reply.repeated)
+        reply = await self._service.extend(*requests.extension(request))
+        return pb.ExtendResponse(expires_at=answers.timestamp(reply.expires_ms), repeated_call=reply.repeated)
 
     async def Charge(self, request: pb.ChargeRequest, context: Any) -> pb.SettleResponse:
         """Book spend that had no hold."""
-        return translation.settle_response(
-            await self._service.charge(translation.book_call(request, trusted=self._trusted))
-        )
+        return answers.settle_response(await self._service.charge(requests.book_call(request, trusted=self._trusted)))
 
     async def GetHeadroom(
         self,
@@ -64,6 +62,6 @@ class LimiterServicer(limiter_pb2_grpc.LimiterServicer):
     ) -> pb.GetHeadroomResponse:
         """What is left at every limit on the path."""
         statuses = await self._service.headroom(
-            translation.principal(request, trusted=self._trusted), *translation.model_names(request)
+            requests.principal(request, trusted=self._trusted), *requests.model_names(request)
         )
-        return pb.GetHeadroomResponse(limits=[translation.limit_status(status) for status in statuses])
+        return pb.GetHeadroomResponse(limits=[answers.limit_status(status) for status in statuses])

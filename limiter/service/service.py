@@ -13,6 +13,7 @@ from limiter.service.accounting import Accounting
 from limiter.service.administration import Administration
 from limiter.service.calls import BookCall, Principal, ReserveCall, SettleCall, Settled
 from limiter.service.desk import Desk
+from limiter.service.keyring import Keyring
 from limiter.service.reserving import Reserving
 from limiter.service.secrets import Pepper
 from limiter.service.upkeep import FLUSH_EVERY_S, SWEEP_EVERY_S, GiveBack, Sweeper, repeat
@@ -20,11 +21,7 @@ from limiter.store.port import ExtendReply, Store
 
 
 class Service:
-    """One limiter on one store.
-
-    `give_backs` is told by the store of grants that nobody received; the same object must have been
-    passed to it.
-    """
+    """One limiter on one store. The store is to tell `give_backs` of grants that nobody received."""
 
     def __init__(self, store: Store, *, pepper: Pepper, prices: PriceBook, metrics: Metrics) -> None:
         self.metrics = metrics
@@ -34,6 +31,7 @@ class Service:
         self._reserving = Reserving(self._desk, sweep=self._sweeper.sweep_shard)
         self._accounting = Accounting(self._desk)
         self.administration = Administration(self._desk, self._accounting)
+        self.keyring = Keyring(self._desk)
         self._upkeep: Sequence[asyncio.Task[None]] = ()
 
     async def reserve(self, call: ReserveCall) -> Verdict:

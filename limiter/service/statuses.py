@@ -86,7 +86,8 @@ def _violation(status: LimitStatus) -> str:
 
 def _described(limit: Limit) -> str:
     if limit.kind is LimitKind.SPEND:
-        return f"limit {limit.id} ({format_usd(limit.amount)} USD {'in total' if limit.per == 'total' else 'per ' + limit.per})"
+        window = "in total" if limit.per == "total" else f"per {limit.per}"
+        return f"limit {limit.id} ({format_usd(limit.amount)} USD {window})"
     if limit.kind is LimitKind.CONCURRENCY:
         return f"limit {limit.id} ({limit.amount} open holds)"
     return f"limit {limit.id} ({limit.amount} {limit.kind.name.lower()} per {limit.per})"

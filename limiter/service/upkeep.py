@@ -134,5 +134,5 @@ async def repeat(work: Callable[[], Awaitable[object]], *, every_s: float, what:
             await work()
         except LimiterError as error:
             _log.warning(f"{what}.failed", reason=str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - the loop must go on; the log has the traceback
             _log.exception(f"{what}.failed")

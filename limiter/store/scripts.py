@@ -13,8 +13,8 @@ _END = ("_prelude", "_scopes", "_holds", "_ending")
 #: The parts before each verb's own file, and its flags. Only what ends or books spend may write while
 #: the store is out of memory: it frees more than it takes, and spent money must not be lost.
 VERBS = {
-    "reserve": (_PLAN, ""),
-    "charge": (_PLAN, "allow-oom"),
+    "reserve": ((*_PLAN, "_warning"), ""),
+    "charge": ((*_PLAN, "_warning"), "allow-oom"),
     "settle": (_END, "allow-oom"),
     "release": (_END, "allow-oom"),
     "expire": (_END, "allow-oom"),

@@ -7,8 +7,9 @@ from typing import Any
 
 from limiter.domain.reservations import RowFlag
 from limiter.policy.document import limits_to_yaml
-from limiter.rpc.translation import timestamp
-from limiter.service.administration import Applied, KeyView
+from limiter.rpc.answers import timestamp
+from limiter.service.administration import Applied
+from limiter.service.keyring import KeyView
 from limiter.store.port import HoldRecord, Row, Taken
 from limiter.v1 import limiter_pb2 as pb
 

@@ -1,0 +1,110 @@
+"""`limiter`: the table of the commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from limiter import __version__
+from limiter.cli.failures import MEANINGS
+from limiter.cli.lazy import MARKUP, Entry, LazyCommand, RootGroup, Section, section
+
+#: By the heading that they stand under in `limiter --help`.
+COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
+    "Run": {
+        "serve": Entry("limiter.cli.serve:serve", "Run the sidecar."),
+        "replay": Entry("limiter.cli.replay:replay", "Replay recorded calls against a policy."),
+    },
+    "Decide who may spend what": {
+        "check": Entry("limiter.cli.policies:check", "Check a policy file; no sidecar is needed."),
+        "apply": Entry("limiter.cli.policies:apply", "Put a policy file in force, and print what changes."),
+        "policy": Section(
+            "Read the policy in force.",
+            {"show": Entry("limiter.cli.policies:show", "Print the policy in force as YAML.")},
+        ),
+        "schema": Entry("limiter.cli.policies:schema", "Print the JSON Schema of policy files, for editors."),
+        "keys": Section(
+            "Mint, import, list, rotate and disable keys.",
+            {
+                "create": Entry("limiter.cli.keys:create", "Mint a key; its secret is shown this once."),
+                "import": Entry("limiter.cli.keys:import_", "Register a secret that exists elsewhere."),
+                "list": Entry("limiter.cli.keys:list_", "List the keys that have a secret."),
+                "rotate": Entry("limiter.cli.keys:rotate", "Mint a further secret; the older ones end after a while."),
+                "update": Entry("limiter.cli.keys:update", "Set a key's expiry or its limits."),
+                "disable": Entry("limiter.cli.keys:disable", "Refuse a key from its next call on."),
+                "enable": Entry("limiter.cli.keys:enable", "Let a disabled key call again."),
+            },
+        ),
+    },
+    "See": {
+        "top": Entry("limiter.cli.top:top", "Watch the scopes: ceiling, settled, held, free, in place."),
+        "inspect": Entry("limiter.cli.inspection:inspect", "Show a scope with its counters, or a reservation."),
+        "reservations": Section(
+            "See and end open holds.",
+            {
+                "list": Entry("limiter.cli.reservations:list_", "List open holds, those that expire first first."),
+                "release": Entry("limiter.cli.reservations:release", "End an open hold with nothing spent, by force."),
+            },
+        ),
+        "ledger": Section(
+            "Read what was spent.",
+            {
+                "tail": Entry("limiter.cli.ledger:tail", "Print the newest ledger rows, and new ones as they come."),
+                "export": Entry("limiter.cli.ledger:export", "Write every ledger row as a line of JSON."),
+            },
+        ),
+    },
+    "Try calls from a shell": {
+        "reserve": Entry("limiter.cli.calls:reserve", "Ask for a hold, as an application does before it calls a model."),
+        "settle": Entry("limiter.cli.endings:settle", "Replace a hold by what was used."),
+        "release": Entry("limiter.cli.endings:release", "End a hold with nothing spent."),
+        "extend": Entry("limiter.cli.endings:extend", "Keep a hold open for a longer call."),
+        "charge": Entry("limiter.cli.calls:charge", "Book spend that had no hold."),
+        "headroom": Entry("limiter.cli.calls:headroom", "Show what is left at every limit on a key's path."),
+    },
+}
+
+_EXIT_CODES = "Exit codes:\n\n" + "\n".join(f"- {code.value}: {meaning}" for code, meaning in MEANINGS.items())
+
+
+class CommandLine(RootGroup):
+    """The outermost group, with the commands of the table."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - passed on as they come
+        super().__init__(**attributes)
+        for panel, entries in COMMANDS.items():
+            for name, entry in entries.items():
+                made = LazyCommand(name, entry, panel) if isinstance(entry, Entry) else section(name, entry, panel)
+                self.add_command(made, name)
+
+
+app = typer.Typer(
+    cls=CommandLine,
+    no_args_is_help=True,
+    rich_markup_mode=MARKUP,
+    pretty_exceptions_enable=False,
+    epilog="Example:\n\n`limiter serve --data-dir data`\n\n" + _EXIT_CODES,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"limiter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def limiter(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Put a hard ceiling on what language models may cost: permission before the call, settlement after it."""
+    del version
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="limiter")

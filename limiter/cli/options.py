@@ -1,0 +1,196 @@
+"""The options that many commands have."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import typer
+
+from limiter.cli.arguments import duration
+from limiter.cli.output import Format
+from limiter.cli.sidecar import Place, socket_of
+from limiter.client.connection import TLS
+
+CONNECTION: Final = "Where the sidecar is"
+
+Output: TypeAlias = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+Scope: TypeAlias = Annotated[
+    str, typer.Argument(metavar="[SCOPE]", help="ORG, ORG/TEAM or ORG/TEAM/KEY; none: all.", show_default=False)
+]
+Key: TypeAlias = Annotated[str, typer.Argument(metavar="KEY", help="ORG/TEAM/KEY", show_default=False)]
+Reservation: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="RESERVATION", help="As `reserve` named it: organizations/ORG/reservations/ID", show_default=False
+    ),
+]
+
+_AdminAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--admin",
+        envvar="LIMITER_ADMIN",
+        metavar="ADDRESS",
+        help="HOST:PORT or unix:/PATH of an Admin listener, instead of the data directory's socket.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+_AdminToken: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="LIMITER_ADMIN_TOKEN",
+        help="The Admin listener's token. Others can see a command line: prefer the environment.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+_CallerAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        envvar="LIMITER_ADDRESS",
+        metavar="ADDRESS",
+        help="HOST:PORT or unix:/PATH of a listener, instead of the data directory's socket.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+_CallerToken: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="LIMITER_TOKEN",
+        help="The listener's token. Others can see a command line: prefer the environment.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+
+
+def with_admin(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options by which it finds the Admin service, in place of its parameter `admin: Place`."""
+
+    def admin(*, address: _AdminAddress = None, token: _AdminToken = None, **others: Any) -> Place:  # noqa: ANN401
+        return _place("admin", address, token, **others)
+
+    return in_place_of("admin", command, [*_own(admin), *_own(_place)], admin)
+
+
+def with_caller(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options by which it calls as an application does, in place of `caller: Place`."""
+
+    def caller(*, address: _CallerAddress = None, token: _CallerToken = None, **others: Any) -> Place:  # noqa: ANN401
+        return _place("limiter", address, token, **others)
+
+    return in_place_of("caller", command, [*_own(caller), *_own(_place)], caller)
+
+
+def in_place_of(
+    name: str, command: Callable[..., None], options: list[inspect.Parameter], make: Callable[..., Any]
+) -> Callable[..., None]:
+    """Return `command` with `options` in place of its parameter `name`, which gets what `make` makes of them."""
+    own = inspect.signature(command, eval_str=True)
+    parameters = [*(parameter for parameter in own.parameters.values() if parameter.name != name), *options]
+
+    def expanded(**given: Any) -> None:  # noqa: ANN401 - as typer read them
+        made = make(**{option.name: given.pop(option.name) for option in options})
+        command(**given, **{name: made})
+
+    functools.update_wrapper(expanded, command)
+    del expanded.__dict__["__wrapped__"]  # typer would look through it
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    expanded.__dict__["__signature__"] = own.replace(parameters=parameters)
+    return expanded
+
+
+def _own(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _place(
+    socket: Literal["admin", "limiter"],
+    address: str | None,
+    token: str | None,
+    *,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            envvar="LIMITER_DATA_DIR",
+            metavar="PATH",
+            help="The data directory of a sidecar on this machine.",
+            show_default="data, or what the file in LIMITER_CONFIG says",
+            rich_help_panel=CONNECTION,
+        ),
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Connect by TLS, trusting the system's roots.", rich_help_panel=CONNECTION)
+    ] = False,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            envvar="LIMITER_TLS_CA",
+            metavar="PATH",
+            help="Connect by TLS; PEM file of the authority that signed the sidecar's certificate.",
+            rich_help_panel=CONNECTION,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert",
+            metavar="PATH",
+            help="Connect by TLS; PEM file with the certificate to show.",
+            rich_help_panel=CONNECTION,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-key",
+            metavar="PATH",
+            help="PEM file with the key of that certificate.",
+            rich_help_panel=CONNECTION,
+        ),
+    ] = None,
+    tls_server_name: Annotated[
+        str | None,
+        typer.Option(
+            "--tls-server-name",
+            metavar="NAME",
+            help="The name in the sidecar's certificate, where it differs from the address.",
+            rich_help_panel=CONNECTION,
+        ),
+    ] = None,
+    timeout: Annotated[
+        timedelta,
+        typer.Option(
+            "--timeout",
+            parser=duration,
+            metavar="DURATION",
+            help="The longest wait for an answer.",
+            rich_help_panel=CONNECTION,
+        ),
+    ] = "10s",  # type: ignore[assignment] # the parser reads the default, too
+) -> Place:
+    timeout_s = timeout.total_seconds()
+    if not address:
+        found = socket_of(data_dir or _configured(), socket)
+        return replace(found, token=token, timeout_s=timeout_s)
+    files = TLS(ca=tls_ca, cert=tls_cert, key=tls_key, server_name=tls_server_name)
+    return Place(address, token=token, tls=files if tls or files != TLS() else None, timeout_s=timeout_s)
+
+
+def _configured() -> Path:
+    """The data directory where no option and no variable names one."""
+    if not os.environ.get("LIMITER_CONFIG"):
+        return Path("data")
+    return importlib.import_module("limiter.settings").Settings.load().data_dir  # type: ignore[no-any-return]

@@ -1,0 +1,143 @@
+"""The store as the service sees it: plans and calls go in, verdicts of the scripts come out.
+
+Times are ms since the epoch by the store's clock; money is nano-USD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from limiter.domain.reservations import ReservationName
+from limiter.domain.scopes import Scope
+from limiter.store.port.calls import (
+    ChargeCall,
+    EndCall,
+    ExtendCall,
+    HoldCall,
+    Plan,
+    PlanLimit,
+    PlanScope,
+)
+from limiter.store.port.records import (
+    HoldRecord,
+    Row,
+    RowKind,
+    StoredKey,
+    StoredPolicy,
+    Taken,
+)
+from limiter.store.port.replies import (
+    ChargeReply,
+    Code,
+    EndReply,
+    ExtendReply,
+    HoldReply,
+    InspectReply,
+    RawStatus,
+    Why,
+)
+
+__all__ = [
+    "ChargeCall",
+    "ChargeReply",
+    "Code",
+    "EndCall",
+    "EndReply",
+    "ExtendCall",
+    "ExtendReply",
+    "HoldCall",
+    "HoldRecord",
+    "HoldReply",
+    "InspectReply",
+    "Plan",
+    "PlanLimit",
+    "PlanScope",
+    "RawStatus",
+    "Row",
+    "RowKind",
+    "Store",
+    "StoredKey",
+    "StoredPolicy",
+    "Taken",
+    "Why",
+]
+
+
+class Store(Protocol):
+    """Where the truth is kept. Every method raises Unavailable if the store cannot be asked or trusted."""
+
+    async def reserve(self, call: HoldCall, *, deadline: float | None) -> HoldReply:
+        """Ask for one hold; `deadline` is by the event loop's clock."""
+
+    async def settle(self, call: EndCall) -> EndReply:
+        """End or correct one hold with what was used."""
+
+    async def release(self, call: EndCall) -> EndReply:
+        """End one hold with nothing spent."""
+
+    async def extend(self, call: ExtendCall) -> ExtendReply:
+        """Keep one hold open for longer."""
+
+    async def charge(self, call: ChargeCall) -> ChargeReply:
+        """Book spend that had no hold."""
+
+    async def inspect(self, plans: Sequence[Plan]) -> list[InspectReply]:
+        """Read the counters of plans, all of one organization."""
+
+    async def expire_due(self, organizations: Sequence[str], *, limit: int, retention_ms: int) -> list[EndReply]:
+        """End due holds in the shards of the organizations, at most `limit` per shard."""
+
+    async def append_refusals(self, organization: str, name: str, summary: bytes) -> None:
+        """Append a row of refusal sums."""
+
+    async def time_ms(self) -> int:
+        """The store's clock."""
+
+    async def organizations(self) -> list[str]:
+        """Every organization that ever had a policy."""
+
+    async def policy(self, organization: str) -> StoredPolicy | None:
+        """The organization's part of the policy."""
+
+    async def replace_policy(self, new: StoredPolicy) -> bool:
+        """Store `new` if the present version is the one before it; answers whether it was."""
+
+    async def key(self, key: Scope) -> StoredKey:
+        """A key's record."""
+
+    def keys(self, organization: str) -> AsyncIterator[StoredKey]:
+        """Every key record of an organization, in no order."""
+
+    async def replace_key(self, new: StoredKey) -> bool:
+        """Store `new` if the present revision is the one before it; answers whether it was."""
+
+    async def digest_owner(self, digests: Sequence[str]) -> Scope | None:
+        """The key that one of the digests belongs to."""
+
+    async def claim_digest(self, digest: str, key: Scope) -> bool:
+        """Bind a digest to a key for ever; False: another key has it."""
+
+    async def retire_digest(self, digest: str, *, ttl_ms: int) -> None:
+        """Let a digest go after `ttl_ms`."""
+
+    async def hold(self, name: ReservationName) -> HoldRecord | None:
+        """A reservation's record."""
+
+    async def open_holds(self, organization: str, *, after: str, count: int) -> tuple[list[HoldRecord], str]:
+        """Open holds by due time, a page at a time; the second value continues ("" at the end)."""
+
+    async def rows(self, shard: int, *, after: tuple[int, int] | None, count: int) -> list[Row]:
+        """Ledger rows of a shard behind (epoch, seq), oldest first."""
+
+    async def last_rows(self, shard: int, *, count: int) -> list[Row]:
+        """The newest ledger rows of a shard, oldest first."""
+
+    async def check_pepper(self, fingerprints: dict[str, str]) -> list[str]:
+        """Compare the fingerprints of pepper versions with the store's, adding new ones; answers those that differ."""
+
+    async def counts(self, organizations: Sequence[str]) -> tuple[int, int]:
+        """Open holds, and the largest number of ledger rows in one shard, over the organizations' shards."""
+
+    def shard_of(self, organization: str) -> int:
+        """The shard that an organization is in."""

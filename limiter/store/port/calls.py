@@ -1,0 +1,106 @@
+"""Plans and calls, as they go into the scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from limiter.domain.limits import Limit
+from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag
+from limiter.domain.scopes import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimit:
+    """A limit on the path of a call. `window`: start of the present window, of the next, end of the next (SPEND)."""
+
+    limit: Limit
+    applies: bool
+    window: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanScope:
+    """A scope on the path of a call, with all its limits in the policy's order."""
+
+    scope: Scope
+    limits: tuple[PlanLimit, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """What the policy says of one key and model: compiled once, sent with every call.
+
+    `denial` is a DenialReason that the policy itself gives (0: none). `key_revision` is that of the
+    key's record (0: it has none). `blob` is the store's encoding, made on first use.
+    """
+
+    organization: str
+    version: int
+    key: Scope | None
+    key_revision: int
+    denial: int
+    scopes: tuple[PlanScope, ...]
+    blob: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class HoldCall:
+    """One Reserve as the script gets it.
+
+    `output_max` -1: the call has no output. `own_id`: the request id was made here, so that nobody else
+    can ask for the same hold.
+    """
+
+    plan: Plan
+    name: ReservationName
+    fingerprint: bytes
+    cost: int
+    tokens: int
+    requests: int
+    ttl_ms: int
+    lifetime_ms: int
+    retention_ms: int
+    key_expires_ms: int
+    secret_expires_ms: int
+    output_max: int
+    on_expiry: OnExpiry
+    dry_run: bool
+    all_limits: bool
+    consume: bool
+    own_id: bool
+    call: bytes
+
+
+@dataclass(slots=True, eq=False)
+class EndCall:
+    """One Settle or Release as the script gets it. `tokens` -1: unknown, the hold's count stands."""
+
+    name: ReservationName
+    basis: Basis
+    cost: int
+    tokens: int
+    flag: RowFlag
+    retention_ms: int
+    ending: bytes
+
+
+@dataclass(slots=True, eq=False)
+class ExtendCall:
+    """One Extend as the script gets it."""
+
+    name: ReservationName
+    ttl_ms: int
+
+
+@dataclass(slots=True, eq=False)
+class ChargeCall:
+    """One Charge as the script gets it. `occurred_ms` 0: now."""
+
+    plan: Plan
+    name: ReservationName
+    fingerprint: bytes
+    cost: int
+    occurred_ms: int
+    retention_ms: int
+    call: bytes
+    ending: bytes

@@ -1,0 +1,113 @@
+"""Policies, key records, digests and peppers in the store."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from limiter.domain.errors import Unavailable
+from limiter.domain.scopes import Scope
+from limiter.store import keys
+from limiter.store.port import StoredKey, StoredPolicy
+from limiter.store.wire import Wire
+
+_ORGANIZATION_SCANNED = 512
+
+
+class Registry(Wire):
+    """What is configured, as opposed to what is counted."""
+
+    async def organizations(self) -> list[str]:
+        """Every organization that ever had a policy."""
+        return sorted(member.decode() for member in await self._command("SMEMBERS", keys.ORGS))
+
+    async def policy(self, organization: str) -> StoredPolicy | None:
+        """The organization's part of the policy."""
+        version, document = await self._command(
+            "HMGET", keys.organization_key(organization), keys.VERSION_FIELD, keys.DOCUMENT_FIELD
+        )
+        if version is None:
+            return None
+        return StoredPolicy(organization, int(version), document.decode())
+
+    async def replace_policy(self, new: StoredPolicy) -> bool:
+        """Store `new` if the present version is the one before it; answers whether it was."""
+        await self._command("SADD", keys.ORGS, new.organization)
+        expected = str(new.version - 1) if new.version > 1 else ""
+        fields: list[bytes | str] = [keys.VERSION_FIELD, str(new.version), keys.DOCUMENT_FIELD, new.document]
+        return await self._replace(new.organization, keys.VERSION_FIELD, expected, fields)
+
+    async def key(self, key: Scope) -> StoredKey:
+        """A key's record."""
+        raw = await self._command("HGET", keys.organization_key(key.organization), keys.key_field(key))
+        return _stored_key(key, raw)
+
+    async def keys(self, organization: str) -> AsyncIterator[StoredKey]:
+        """Every key record of an organization, in no order."""
+        cursor = 0
+        while True:
+            cursor, flat = await self._command(
+                "HSCAN", keys.organization_key(organization), cursor, "MATCH", "key:*", "COUNT", _ORGANIZATION_SCANNED
+            )
+            for field, raw in _pairs(flat):
+                team, _, key = field.decode().removeprefix("key:").partition("/")
+                yield _stored_key(Scope(organization, team, key), raw)
+            cursor = int(cursor)
+            if cursor == 0:
+                return
+
+    async def replace_key(self, new: StoredKey) -> bool:
+        """Store `new` if the present revision is the one before it; answers whether it was."""
+        field = keys.key_field(new.key)
+        before = await self._command("HGET", keys.organization_key(new.key.organization), field)
+        if _stored_key(new.key, before).revision != new.revision - 1:
+            return False
+        value = struct.pack("<Q", new.revision) + new.record.encode()
+        return await self._replace(new.key.organization, field, before or "", [field, value])
+
+    async def digest_owner(self, digests: Sequence[str]) -> Scope | None:
+        """The key that one of the digests belongs to."""
+        for digest in digests:
+            owner = await self._command("GET", keys.digest_key(digest))
+            if owner is not None:
+                return Scope(*owner.decode().split("/"))
+        return None
+
+    async def claim_digest(self, digest: str, key: Scope) -> bool:
+        """Bind a digest to a key for ever; False: another key has it."""
+        if await self._command("SET", keys.digest_key(digest), key.path, "NX"):
+            return True
+        return await self.digest_owner([digest]) == key
+
+    async def retire_digest(self, digest: str, *, ttl_ms: int) -> None:
+        """Let a digest go after `ttl_ms`."""
+        await self._command("PEXPIRE", keys.digest_key(digest), max(1, ttl_ms))
+
+    async def check_pepper(self, fingerprints: dict[str, str]) -> list[str]:
+        """Compare the fingerprints of pepper versions with the store's, adding new ones; answers those that differ."""
+        wrong = []
+        for version, fingerprint in fingerprints.items():
+            field = f"pepper:{version}"
+            await self._command("HSETNX", keys.META, field, fingerprint)
+            if (await self._command("HGET", keys.META, field)).decode() != fingerprint:
+                wrong.append(version)
+        await self._command("HSETNX", keys.META, "shards", keys.SHARDS)
+        if int(await self._command("HGET", keys.META, "shards")) != keys.SHARDS:
+            raise Unavailable(f"the store was laid out with another number of shards than {keys.SHARDS}")
+        return wrong
+
+    async def _replace(self, organization: str, field: bytes, expected: bytes | str, fields: list[bytes | str]) -> bool:
+        return bool(await self._eval("replace", [keys.organization_key(organization)], [field, expected, *fields]))
+
+
+def _stored_key(key: Scope, raw: bytes | None) -> StoredKey:
+    if raw is None:
+        return StoredKey(key, 0, "")
+    return StoredKey(key, struct.unpack_from("<Q", raw)[0], raw[8:].decode())
+
+
+def _pairs(flat: dict[bytes, bytes] | list[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    """Field and value, in whichever shape the protocol version returned them."""
+    if isinstance(flat, dict):
+        return flat.items()
+    return zip(flat[0::2], flat[1::2], strict=True)

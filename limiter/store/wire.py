@@ -1,0 +1,82 @@
+"""The wire to the server: script calls and commands go out, errors come back as Unavailable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError
+
+from limiter.domain.errors import Unavailable
+from limiter.store.cargo import Cargo
+from limiter.store.diagnosis import STORE_ERRORS, diagnose
+from limiter.store.scripts import script
+
+Client = Redis | RedisCluster
+
+
+class Wire:
+    """One client of a server or Cluster.
+
+    `clock_ms` replaces the store's clock in tests. `observe` gets (script, seconds, calls in the batch),
+    `observe_error` the kind of every trouble.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        clock_ms: Callable[[], int] | None = None,
+        observe: Callable[[str, float, int], None] | None = None,
+        observe_error: Callable[[str], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._cluster = isinstance(client, RedisCluster)
+        self._clock_ms = clock_ms
+        self._observe = observe
+        self._observe_error = observe_error
+
+    async def time_ms(self) -> int:
+        """The store's clock."""
+        if self._clock_ms is not None:
+            return self._clock_ms()
+        seconds, micros = await self._command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def _run(self, verb: str, cargo: Cargo, items: Sequence[bytes], count: int) -> list[Any]:
+        clock = b"" if self._clock_ms is None else str(self._clock_ms()).encode()
+        names, heading, placing = cargo.label()
+        began = time.perf_counter()
+        reply: list[Any] = await self._eval(verb, names, [clock, heading, placing, *items])
+        if self._observe is not None:
+            self._observe(verb, time.perf_counter() - began, count)
+        return reply
+
+    async def _eval(self, verb: str, names: Sequence[str], arguments: Sequence[bytes | str]) -> Any:  # noqa: ANN401 - a reply
+        code = script(verb)
+        try:
+            try:
+                return await self._client.execute_command("EVALSHA", code.sha, len(names), *names, *arguments)
+            except NoScriptError:
+                return await self._client.execute_command("EVAL", code.source, len(names), *names, *arguments)
+        except STORE_ERRORS as error:
+            raise self._unavailable(error) from error
+
+    async def _command(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
+        try:
+            return await self._client.execute_command(*arguments)
+        except STORE_ERRORS as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: BaseException) -> Unavailable:
+        trouble = diagnose(error)
+        if self._observe_error is not None:
+            self._observe_error(trouble.kind)
+        return Unavailable(trouble.text)
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._client.aclose()
