@@ -87,9 +87,11 @@ async def _apply(process: Sidecar, file: Path) -> None:
         raise InvalidArgument("policy", str(file), error.strerror or "it cannot be read") from error
     policy = await asyncio.to_thread(parse_policy, text)
     result = await process.service.administration.apply(policy, dry_run=False)
-    _log.info("policy.applied", file=str(file), changes=len(result.changes), versions=result.versions)
+    _log.info(
+        "policy.applied", file=str(file), changes=len(result.changes), notes=len(result.notes), versions=result.versions
+    )
     for note in result.notes:
-        _log.info("policy.note", note=note)
+        _log.debug("policy.note", note=note)
 
 
 async def _example_secret(process: Sidecar, key_path: str) -> str:

@@ -1,1 +1,1 @@
-"""The command line answers one question: what does an operator do?"""
+"""The command line answers one question: what does an operator do."""

@@ -13,7 +13,7 @@ from limiter.cli.lazy import MARKUP, Entry, LazyCommand, RootGroup, Section, sec
 #: By the heading that they stand under in `limiter --help`.
 COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
     "Run": {
-        "serve": Entry("limiter.cli.serve:serve", "Run the sidecar."),
+        "serve": Entry("limiter.cli.serve:serve", "Start a sidecar; without --store with a Valkey of its own."),
         "replay": Entry("limiter.cli.replay:replay", "Replay recorded calls against a policy."),
     },
     "Decide who may spend what": {
@@ -56,7 +56,7 @@ COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
         ),
     },
     "Try calls from a shell": {
-        "reserve": Entry("limiter.cli.calls:reserve", "Ask for a hold, as an application does before it calls a model."),
+        "reserve": Entry("limiter.cli.calls:reserve", "Ask for a hold, as before a model is called."),
         "settle": Entry("limiter.cli.endings:settle", "Replace a hold by what was used."),
         "release": Entry("limiter.cli.endings:release", "End a hold with nothing spent."),
         "extend": Entry("limiter.cli.endings:extend", "Keep a hold open for a longer call."),

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -53,7 +52,7 @@ def _beside(facts: Mapping[str, Any], amounts: Mapping[str, str]) -> dict[str, A
     return found
 
 
-def _value(message: Message, field: FieldDescriptor) -> Any:  # noqa: ANN401 - whatever the field holds
+def _value(message: Message, field: Any) -> Any:  # noqa: ANN401 - descriptors come in two types
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return dict(value)
@@ -64,7 +63,7 @@ def _value(message: Message, field: FieldDescriptor) -> Any:  # noqa: ANN401 - w
     return _single(value, field)
 
 
-def _single(value: Any, field: FieldDescriptor) -> Any:  # noqa: ANN401 - whatever the field holds
+def _single(value: Any, field: Any) -> Any:  # noqa: ANN401 - whatever the field holds
     if isinstance(value, Timestamp):
         return value.ToJsonString()
     if isinstance(value, Duration):

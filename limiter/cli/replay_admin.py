@@ -60,9 +60,15 @@ class BookReader:
     """Reads the books of some organizations. `admin` is an AdminStub on an asyncio channel."""
 
     def __init__(
-        self, admin: Any, organizations: Iterable[str], window_start: Callable[[CounterName, int], int]  # noqa: ANN401 - generated without types
+        self,
+        admin: Any,  # noqa: ANN401 - generated without types
+        organizations: Iterable[str],
+        window_start: Callable[[CounterName, int], int],
+        *,
+        token: str | None = None,
     ) -> None:
         self._admin = admin
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._organizations = sorted(organizations)
         self._window_start = window_start
 
@@ -81,12 +87,14 @@ class BookReader:
         )
 
     async def _positions(self) -> Positions:
-        return {row.shard: (row.epoch, row.seq) async for row in self._admin.ReadLedger(pb.ReadLedgerRequest(last=1))}
+        rows = self._admin.ReadLedger(pb.ReadLedgerRequest(last=1), metadata=self._metadata)
+        return {row.shard: (row.epoch, row.seq) async for row in rows}
 
     async def _counters(self) -> dict[CounterName, SpendCounter]:
-        found = {}
+        found: dict[CounterName, SpendCounter] = {}
         for organization in self._organizations:
-            answer = await self._admin.ListScopes(pb.ListScopesRequest(scope=organization))
+            request = pb.ListScopesRequest(scope=organization)
+            answer = await self._admin.ListScopes(request, metadata=self._metadata)
             for scope in answer.scopes:
                 for status in scope.limits:
                     if status.kind == LimitKind.SPEND.value:
@@ -100,11 +108,11 @@ class BookReader:
         return SpendCounter(status.limit_value, status.settled, status.held, starts_ms, ends_ms, status.shadow)
 
     async def _open_holds(self) -> tuple[OpenHold, ...]:
-        found = {}
+        found: dict[str, OpenHold] = {}
         for organization in self._organizations:
             request = pb.ListReservationsRequest(scope=organization, page_size=_PAGE)
             while True:
-                page = await self._admin.ListReservations(request)
+                page = await self._admin.ListReservations(request, metadata=self._metadata)
                 found |= {one.reservation: _open_hold(one) for one in page.reservations}
                 if not page.next_page_token:
                     break
@@ -126,7 +134,8 @@ class BookReader:
 
     async def _follow(self, sums: LedgerSums, seen: Positions) -> None:
         # Of a shard that has rows, the last one comes first; so whoever has seen it misses none after it.
-        async for row in self._admin.ReadLedger(pb.ReadLedgerRequest(last=1, follow=True)):
+        request = pb.ReadLedgerRequest(last=1, follow=True)
+        async for row in self._admin.ReadLedger(request, metadata=self._metadata):
             sums.add(shard=row.shard, epoch=row.epoch, seq=row.seq, text=row.json)
             seen[row.shard] = (row.epoch, row.seq)
 

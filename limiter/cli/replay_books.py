@@ -21,7 +21,7 @@ _SPEND: Final = LimitKind.SPEND.value
 
 
 class SpendCounter(NamedTuple):
-    """A spend limit and its counter at one moment, in nano-USD. The window is [starts_ms, ends_ms) by the store's clock."""
+    """A spend limit and its counter at one moment, in nano-USD; the window is [starts_ms, ends_ms)."""
 
     ceiling: int
     settled: int
@@ -131,7 +131,7 @@ def _charged(row: dict[str, Any]) -> Iterator[tuple[CounterName, int]]:
 
 
 def spend_counter(scope: str, counter: str) -> CounterName | None:
-    """The name of a spend counter as rows write it: `acme/search` and `monthly:spend:month`; None: it counts no money."""
+    """Name a counter that rows write as `acme/search` and `monthly:spend:month`; None: it counts no money."""
     limit, kind, window = counter.split(":")
     if kind != LimitKind.SPEND.name.lower():
         return None
@@ -234,7 +234,9 @@ class Books:
                 yield f"{reservation} cost {format_usd(cost)} by its answer, {format_usd(ended.cost)} by the ledger"
             if cost is not None and ended is None and reservation in open_now:
                 yield f"{reservation} was settled, but is open"
-        strangers = [name for name, ended in self.ledger.ended.items() if name not in self.costs and not ended.unclaimed]
+        strangers = [
+            name for name, ended in self.ledger.ended.items() if name not in self.costs and not ended.unclaimed
+        ]
         if len(strangers) > self.undecided:
             yield f"the ledger has {len(strangers)} reservations that no answer granted, such as {strangers[0]}"
 

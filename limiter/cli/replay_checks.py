@@ -1,4 +1,4 @@
-"""Judges single answers by their own numbers: is a ceiling passed, is a refusal justified?
+"""Judges single answers by their own numbers: ceilings that are passed, refusals that are not justified.
 
 Pure: messages of the contract in, sentences about what is wrong out.
 """

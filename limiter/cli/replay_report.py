@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from limiter.cli.output import table
 from limiter.cli.replay_verdict import CHECKS, LimitLine, Outcome
 from limiter.domain.limits import UNITS, LimitKind
 from limiter.domain.money import format_usd
 from limiter.domain.verdicts import DenialReason
-
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -44,7 +44,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             for name, one in sorted(tally.customers.items())
         },
         "checks": {
-            name: {"ok": not tally.faults.counts[name], "faults": tally.faults.counts[name], "told": tally.faults.told[name]}
+            name: {
+                "ok": not tally.faults.counts[name],
+                "faults": tally.faults.counts[name],
+                "told": tally.faults.told[name],
+            }
             for name in CHECKS
         },
         "ok": outcome.kept,
@@ -69,38 +73,35 @@ def _limit_json(line: LimitLine) -> dict[str, Any]:
     }
 
 
-def render(outcome: Outcome, console: Console) -> None:
-    """Print the tables and the verdict."""
+def parts(outcome: Outcome) -> Iterator[RenderableType]:
+    """Yield what people read: the tables, the sums and the verdict."""
     for part in (_limits(outcome), _refusals(outcome), _customers(outcome)):
         if part.row_count:
-            console.print(part)
-            console.print()
-    for line in _summary(outcome):
-        console.print(line)
-    for line in _verdict(outcome):
-        console.print(line)
+            yield part
+            yield ""
+    yield from _summary(outcome)
+    yield from _verdict(outcome)
 
 
 def _limits(outcome: Outcome) -> Table:
-    table = _table("Limits", "scope", "limit")
-    for heading in ("ceiling", "settled", "held", "granted", "refused", "overshoot"):
-        table.add_column(heading, justify="right")
-    table.add_column("refused by reason")
-    for line in outcome.limits:
-        spend = line.kind is LimitKind.SPEND
-        per = f" / {line.window}" if line.window else ""
-        table.add_row(
-            line.scope.path,
-            f"{line.limit} (shadow)" if line.shadow else line.limit,
-            f"{format_usd(line.ceiling) if spend else f'{line.ceiling} {UNITS[line.kind]}'}{per}",
-            format_usd(line.settled) if spend else "",
-            format_usd(line.held) if spend else "",
-            f"{line.granted}",
-            f"{sum(line.refused.values())}",
-            _overshoot(line),
-            ", ".join(f"{name} {count}" for name, count in line.refused.items()),
-        )
-    return table
+    titles = ("scope", "limit", "ceiling>", "settled>", "held>", "granted>", "refused>", "overshoot>", "by reason")
+    return table(titles, (_limit_row(line) for line in outcome.limits), title="Limits (money in USD)")
+
+
+def _limit_row(line: LimitLine) -> tuple[str | Text, ...]:
+    spend = line.kind is LimitKind.SPEND
+    amount = format_usd(line.ceiling) if spend else f"{line.ceiling} {UNITS[line.kind]}"
+    return (
+        line.scope.path,
+        f"{line.limit} (shadow)" if line.shadow else line.limit,
+        f"{amount} / {line.window}" if line.window else amount,
+        format_usd(line.settled) if spend else "",
+        format_usd(line.held) if spend else "",
+        f"{line.granted}",
+        f"{sum(line.refused.values())}",
+        _overshoot(line),
+        ", ".join(f"{name} {count}" for name, count in line.refused.items()),
+    )
 
 
 def _overshoot(line: LimitLine) -> Text:
@@ -110,34 +111,22 @@ def _overshoot(line: LimitLine) -> Text:
     if line.overshoot == 0 or line.shadow:
         return Text(shown)
     if line.overshoot <= line.explained:
-        return Text(f"{shown} (overage)", style="yellow")
+        return Text(f"{shown} by overage", style="yellow")
     return Text(f"{shown} PASSED", style="bold red")
 
 
 def _refusals(outcome: Outcome) -> Table:
-    table = _table("Refusals", "reason")
-    for heading in ("HTTP", "calls"):
-        table.add_column(heading, justify="right")
-    for reason in DenialReason:
-        if count := outcome.tally.denied[reason]:
-            table.add_row(reason.name, f"{reason.http_status}", f"{count}")
-    return table
+    denied = outcome.tally.denied
+    rows = [(reason.name, f"{reason.http_status}", f"{denied[reason]}") for reason in DenialReason if denied[reason]]
+    return table(("reason", "HTTP>", "calls>"), rows, title="Refusals")
 
 
 def _customers(outcome: Outcome) -> Table:
-    table = _table("Customers", "customer")
-    for heading in ("granted", "refused", "spent USD"):
-        table.add_column(heading, justify="right")
-    for name, one in sorted(outcome.tally.customers.items()):
-        table.add_row(name, f"{one.granted}", f"{one.denied}", formatformat_usd(one.cost_nanousd))
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
+    rows = [
+        (name, f"{one.granted}", f"{one.denied}", format_usd(one.cost_nanousd))
+        for name, one in sorted(outcome.tally.customers.items())
+    ]
+    return table(("customer", "granted>", "refused>", "spent USD>"), rows, title="Customers")
 
 
 def _summary(outcome: Outcome) -> Iterator[str]:
@@ -153,7 +142,7 @@ def _summary(outcome: Outcome) -> Iterator[str]:
     spent = sum(one.cost_nanousd for one in tally.customers.values())
     yield (
         f"{tally.granted} granted ({states or 'none'}), {tally.denied.total()} refused;"
-        f" {formatformat_usd(spent)} USD spent, {outcome.books.ledger.rows} ledger rows"
+        f" {format_usd(spent)} USD spent, {outcome.books.ledger.rows} ledger rows"
     )
 
 
@@ -176,7 +165,5 @@ def _latencies(outcome: Outcome) -> dict[str, float]:
     ordered = sorted(outcome.tally.latencies_s)
     shares = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "max": 1.0}
     return {
-        name: ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
-        for name, share in shares.items()
+        name: ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0 for name, share in shares.items()
     }
-

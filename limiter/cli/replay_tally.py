@@ -112,11 +112,12 @@ class Tally:
         if answer.reservation in self.costs:
             self.faults.add("answers", f"{answer.reservation} was granted twice")
         self.costs[answer.reservation] = None
-        charged = {
-            counter_name(status) for status in answer.limits if status.kind == _SPEND and not status.shadow
-        }
+        charged = {counter_name(status) for status in answer.limits if status.kind == _SPEND and not status.shadow}
         for status in answer.limits:
             self.limits[counter_name(status)].granted += 1
+        for status in answer.warnings:
+            if status.shadow and (reason := refuses(status)):  # what it would have refused
+                self._limit(status).refused[reason] += 1
         known = self.charges.setdefault(key, charged)
         if known != charged:
             known &= charged
@@ -139,9 +140,7 @@ class Tally:
         known = self.limits.get(name)
         if known is None:
             known = self.limits[name] = LimitTally(status)
-        over = overshoot(status)
-        if over > known.overshoot:
-            known.overshoot = over
+        known.overshoot = max(known.overshoot, overshoot(status))
         return known
 
 

@@ -41,8 +41,8 @@ def read_trace(path: Path, *, limit: int | None = None) -> list[TracedCall]:
     try:
         with path.open("rb") as probe:
             packed = probe.read(2) == _GZIP_MAGIC
-        opened = gzip.open(path, "rt", encoding="utf-8-sig", newline="") if packed else None
-        with opened or path.open(encoding="utf-8-sig", newline="") as lines:
+        opening = gzip.open if packed else open
+        with opening(path, "rt", encoding="utf-8-sig", newline="") as lines:
             calls = list(islice(_calls(path, csv.reader(lines, strict=True)), limit))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidArgument("TRACE", str(path), f"the gzip file is damaged or cut off ({error})") from None

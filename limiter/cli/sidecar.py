@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +48,8 @@ class Place:
             try:
                 credentials = self.tls.credentials()
             except OSError as error:
-                raise InvalidArgument("tls", error.filename, f"name a file that can be read ({error.strerror})") from None
+                reason = f"name a file that can be read ({error.strerror})"
+                raise InvalidArgument("tls", error.filename, reason) from None
             channel = grpc.secure_channel(self.address, credentials, options)
         with channel:
             yield Sidecar(channel, self)
@@ -58,24 +58,24 @@ class Place:
 def socket_of(data_dir: Path, name: Literal["admin", "limiter"]) -> Place:
     """Find a socket of the sidecar that serves a data directory.
 
-    The file NAME.address there tells where it is if the directory's own path is too long for a socket.
+    Where the directory's path is too long for a socket, the file NAME.address there tells where it is.
     """
+    path = (data_dir / f"{name}.sock").absolute()
     note = data_dir / f"{name}.address"
-    try:
-        address = note.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        address = f"unix:{(data_dir / name).absolute()}.sock"
-    except OSError as error:
-        raise InvalidArgument("data_dir", str(note), f"name a directory that can be read ({error.strerror})") from None
-    return Place(address, data_dir)
+    if not path.exists() and note.exists():
+        try:
+            return Place(note.read_text(encoding="utf-8").strip(), data_dir)
+        except OSError as error:
+            raise InvalidArgument("data_dir", str(note), f"it cannot be read ({error.strerror})") from None
+    return Place(f"unix:{path}", data_dir)
 
 
 class Sidecar:
     """An open connection. `admin` and `limiter` have the methods of the two services."""
 
     def __init__(self, channel: grpc.Channel, place: Place) -> None:
-        self.admin: Any = services.AdminStub(channel)  # type: ignore[no-untyped-call] # generated without types
-        self.limiter: Any = services.LimiterStub(channel)  # type: ignore[no-untyped-call] # likewise
+        self.admin: Any = services.AdminStub(channel)
+        self.limiter: Any = services.LimiterStub(channel)
         self._place = place
         self._metadata = (("authorization", f"Bearer {place.token}"),) if place.token else ()
 
@@ -121,5 +121,5 @@ def _unreachable(place: Place, details: str) -> str:
 def _shown(address: str) -> str:
     """Write a socket's path as the operator would: relative to here, if it is below."""
     path = Path(address.removeprefix("unix:"))
-    here = Path(os.getcwd())
+    here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

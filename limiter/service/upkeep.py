@@ -19,7 +19,7 @@ SWEEP_EVERY_S = 1.0
 #: A refusal may sweep its shard at most this often.
 SWEEP_AGAIN_S = 0.1
 FLUSH_EVERY_S = 60.0
-ORGANIZATIONS_EVERY_S = 30.0
+ORGANIZATIONS_EVERY_S = 5.0
 
 _GIVE_BACK_MAX = 20_000
 _GIVE_BACK_AGAIN_S = (0.05, 0.2, 1.0, 5.0, 15.0, 60.0, 120.0, 240.0)

@@ -92,9 +92,9 @@ def _taken(organization: str, raw: bytes) -> tuple[Taken, ...]:
     """Decode the taken part of a hold: see _holds.lua."""
     taken, at = [], 0
     while at < len(raw):
-        field_end = raw.index(b"\0", at)
+        field_end = raw.index(b"\0", at + 1)
         layout_end = raw.index(b"\0", field_end + 1)
-        scope = scope_of_field(organization, raw[at:field_end].decode())
+        scope = scope_of_field(organization, raw[at + 1 : field_end].decode())
         counters = raw[field_end + 1 : layout_end].decode().split(",")
         periods = struct.unpack_from(f"<{len(counters)}Q", raw, layout_end + 1)
         at = layout_end + 1 + 8 * len(counters)

@@ -11,7 +11,7 @@ local function read_endings(batch, items)
     if raw and not batch.holds[item.key] then
       local hold = decode_hold(raw)
       hold.taken = unpack_taken(hold.rest)
-      for _, scope in ipairs(hold.taken) do want(item.org, scope[1]) end
+      for _, scope in ipairs(hold.taken) do want(item.org, scope[2]) end
       batch.holds[item.key] = hold
     end
   end
@@ -32,10 +32,10 @@ end
 local function each_counter(org, hold, now, visit)
   local all = true
   for _, scope in ipairs(hold.taken) do
-    local state, layout = open_scope(org, scope[1]), layout_of(scope[2])
-    local same, place = state and state.layout == scope[2], state and layout_of(state.layout).at
+    local state, layout = open_scope(org, scope[2]), layout_of(scope[3])
+    local same, place = state and state.layout == scope[3], state and layout_of(state.layout).at
     for i = 1, layout.counters do
-      local period, kind = scope[i + 2], layout.kinds[i]
+      local period, kind = scope[i + 3], layout.kinds[i]
       if period > 0 then
         local at = same and (i - 1) * WIDTH or place and place[layout.names[i]]
         if at and state.v[at + 1] == period then
@@ -46,7 +46,7 @@ local function each_counter(org, hold, now, visit)
         end
       end
     end
-    if state then touch(org, scope[1], state, now) end
+    if state then touch(org, scope[2], state, now) end
   end
   return all
 end

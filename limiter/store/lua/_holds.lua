@@ -2,7 +2,7 @@
 --
 -- Record: HEAD (fixed size, the part that changes), length of the taken part I2, the taken part,
 -- then the call (JSON by the sidecar, copied into the row).
--- Taken part, for each scope: field, layout (zero-terminated), then I8 per counter of the layout:
+-- Taken part, for each scope: number of counters B, field, layout (zero-terminated), then I8 per counter:
 -- the period that it took from, 0 where it took nothing.
 
 local HEAD = '<BBBBI4I4I8I8I8I8I8I8I8i8c16'
@@ -29,22 +29,21 @@ local function hold_rest(taken, call)
 end
 
 local taken_formats = setmetatable({}, {__index = function(cache, n)
-  cache[n] = '<ss' .. string.rep('I8', n)
+  cache[n] = '<Bss' .. string.rep('I8', n)
   return cache[n]
 end})
 
 local function pack_taken(field, layout, periods)
-  return struct.pack(taken_formats[#periods], field, layout, unpack(periods))
+  return struct.pack(taken_formats[#periods], #periods, field, layout, unpack(periods))
 end
 
--- The scopes that a hold took from: {field=, layout=, periods at 3 .. n + 2} each.
+-- The scopes that a hold took from: {number of counters, field, layout, then the periods} each.
 local function unpack_taken(rest)
   local scopes, at, finish = {}, 3, 2 + struct.unpack('<I2', rest)
   while at <= finish do
-    local _, layout = struct.unpack('<ss', rest, at)
-    local n = layout_of(layout).counters
+    local n = struct.unpack('<B', rest, at)
     local parts = {struct.unpack(taken_formats[n], rest, at)}
-    at = parts[n + 3]
+    at = parts[n + 4]
     scopes[#scopes + 1] = parts
   end
   return scopes

@@ -14,7 +14,8 @@ local ENFORCED, SHADOW = 1, 2
 
 local function decode_plan(blob, org)
   local version, revision, denial, n, key_field, at = struct.unpack('<I8I8BBs', blob)
-  local plan = {org = org, version = version, revision = revision, denial = denial, key_field = key_field, scopes = {}}
+  local plan = {org = org, version = version, revision = revision, denial = denial, key_field = key_field, scopes = {},
+                warns = false, stale = 'unknown', taken = false}
   for s = 1, n do
     local field, layout, limits
     field, layout, limits, at = struct.unpack('<ssB', blob, at)
@@ -23,7 +24,7 @@ local function decode_plan(blob, org)
       rules = {struct.unpack(integers[RULE * limits], blob, at)}
       at = rules[RULE * limits + 1]
     end
-    plan.scopes[s] = {field = field, layout = layout, limits = limits, rules = rules}
+    plan.scopes[s] = {field = field, layout = layout, limits = limits, rules = rules, state = false}
     want(org, field)
   end
   local warns = struct.unpack('<B', blob, at)
@@ -71,7 +72,7 @@ local function load_scope(org, scope, now)
   local state = org.states[scope.field]
   if state then return state end
   local raw = org.raw[scope.field]
-  state = raw and unpack_scope(raw) or {last = now, layout = '', v = {}, n = 0}
+  state = raw and unpack_scope(raw) or {last = now, layout = '', v = {}, n = 0, dirty = false}
   if state.layout ~= scope.layout then relayout(state, scope.layout) end
   local v, rules = state.v, scope.rules
   for i = 0, scope.limits - 1 do

@@ -63,13 +63,15 @@ local function open_batch(now, heading, placing)
   local batch = {now = now, items = items, extra = extra, first_hold = 3 * shards + orgs,
                  shards = {}, orgs = {}, puts = {}}
   for s = 1, shards do
-    batch.shards[s] = {due = KEYS[3 * s - 2], ledger = KEYS[3 * s - 1], epoch_key = KEYS[3 * s]}
+    batch.shards[s] = {due = KEYS[3 * s - 2], ledger = KEYS[3 * s - 1], epoch_key = KEYS[3 * s], epoch = false,
+                       rows = false, adds = false, drops = false}
   end
   for o = 1, orgs do
     local shard = struct.unpack('<I2', placing, 2 * o - 1)
     local key = KEYS[3 * shards + o]
-    batch.orgs[o] = {key = key, name = string.match(key, 'org:(.+)$'), shard = batch.shards[shard + 1],
-                     fields = {}, raw = {}, states = {}}
+    local _, colon = string.find(key, '}:org:', 1, true)
+    batch.orgs[o] = {key = key, name = string.sub(key, colon + 1), shard = batch.shards[shard + 1],
+                     fields = {}, raw = {}, states = {}, dirty = false}
   end
   return batch
 end

@@ -21,7 +21,7 @@ local function unpack_scope(raw)
   if format ~= 1 then error('scope of format ' .. format) end
   local n = (#raw - at + 1) / 8
   -- struct.unpack's last value is a position; it stays behind the last counter and is never read.
-  return {last = last, layout = layout, n = n, v = n > 0 and {struct.unpack(integers[n], raw, at)} or {}}
+  return {last = last, layout = layout, n = n, dirty = false, v = n > 0 and {struct.unpack(integers[n], raw, at)} or {}}
 end
 
 local function pack_scope(state)

@@ -43,7 +43,7 @@ end
 
 local function decide(batch, item)
   local plan, raw = item.plan, batch.records[item.key]
-  if plan.stale == nil then plan.stale = out_of_date(plan, batch.now) end
+  if plan.stale == 'unknown' then plan.stale = out_of_date(plan, batch.now) end
   if plan.stale and plan.stale ~= 'clock' then return reply(STALE[plan.stale], nil, 0) end
   local old = raw and decode_hold(raw)
   if old and not (old.state == RELEASED and has_flag(old.flags, F_UNCLAIMED)) then

@@ -83,7 +83,7 @@ end
 local function decide(batch, item)
   local plan = item.plan
   local shard = plan.org.shard
-  if plan.stale == nil then plan.stale = out_of_date(plan, batch.now) end
+  if plan.stale == 'unknown' then plan.stale = out_of_date(plan, batch.now) end
   if plan.stale then return reply(STALE[plan.stale], 0, 0) end
   local expired = (item.key_expires > 0 and batch.now >= item.key_expires)
     or (item.secret_expires > 0 and batch.now >= item.secret_expires)

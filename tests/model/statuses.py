@@ -1,0 +1,69 @@
+"""What the reference tells of its counters with an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from limiter.domain.limits import LimitKind
+from limiter.domain.scopes import Scope
+from limiter.store.keys import scope_field
+from limiter.store.port import Plan, PlanLimit, RawStatus, Why
+from tests.model.counters import Bucket, Counter, Money, ScopeCounters
+
+#: The counters of a call's path as they are at this moment.
+Present = dict[Scope, ScopeCounters]
+
+
+def applying(plan: Plan, at_hand: Present) -> Iterator[tuple[int, int, PlanLimit, Counter]]:
+    """Every limit that applies to the call: its place in the plan, the rule, the counter."""
+    for s, scope in enumerate(plan.scopes):
+        for i, rule in enumerate(scope.limits):
+            if rule.applies:
+                yield s, i, rule, at_hand[scope.scope].counters[rule.limit.counter]
+
+
+def told(s: int, i: int, why: Why, counter: Counter) -> RawStatus:
+    return RawStatus(s, i, why, *counter.numbers())
+
+
+def tell_all(plan: Plan, at_hand: Present) -> list[RawStatus]:
+    """Every limit that applies."""
+    return [told(s, i, Why.INFORMS, counter) for s, i, _, counter in applying(plan, at_hand)]
+
+
+def tell_tightest(plan: Plan, at_hand: Present) -> list[RawStatus]:
+    """The enforced limit of each kind with the least left; of equals, the first in the plan."""
+    tightest: dict[LimitKind, tuple[Fraction, RawStatus]] = {}
+    for s, i, rule, counter in applying(plan, at_hand):
+        left, kind = _left(rule, counter), rule.limit.kind
+        if not rule.limit.shadow and (kind not in tightest or left < tightest[kind][0]):
+            tightest[kind] = left, told(s, i, Why.INFORMS, counter)
+    return [tightest[kind][1] for kind in LimitKind if kind in tightest]
+
+
+def _left(rule: PlanLimit, counter: Counter) -> Fraction:
+    if isinstance(counter, Money):
+        return Fraction(rule.limit.amount - counter.settled - counter.held)
+    if isinstance(counter, Bucket):
+        return Fraction(counter.level, counter.ticks)
+    return Fraction(rule.limit.amount - counter.open)
+
+
+def with_warnings(plan: Plan, at_hand: Present) -> Iterator[tuple[RawStatus, list[bytes]]]:
+    """Spend limits with a threshold passed, and the events of those passed for the first time in the window."""
+    for s, i, rule, counter in applying(plan, at_hand):
+        if not isinstance(counter, Money):
+            continue
+        spent, ceiling = counter.settled + counter.held, rule.limit.amount
+        passed = [at for at in rule.limit.warn_at if spent * 1_000_000 >= ceiling * at]
+        if not passed:
+            continue
+        field, name = scope_field(plan.scopes[s].scope).decode(), rule.limit.counter
+        events = [
+            f'{{"event":"threshold","scope":"{field}","limit":"{name}","threshold":{at / 1_000_000:.6f}}}'.encode()
+            for at in passed
+            if at > counter.warned
+        ]
+        counter.warned = max(counter.warned, *passed)
+        yield told(s, i, Why.WARNS, counter), events
