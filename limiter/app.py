@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -54,6 +55,9 @@ class Sidecar:
         """Bind and answer calls."""
         self.server = Server(listeners, self._register, engine=engine, reuse_port=reuse_port)
         await self.server.start()
+        # What was loaded so far (price book, code) lives as long as the process: spare it every collection.
+        gc.collect()
+        gc.freeze()
         self.service.start_upkeep()
         create = asyncio.get_running_loop().create_task
         self._watch = (

@@ -15,6 +15,8 @@ import redis
 
 from tests.servers import SentinelSet, StartServer, StoreServer, free_port, is_whole, start_process, until
 
+pytest_plugins = ["tests.fakes.plugin"]
+
 
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[StartServer]:

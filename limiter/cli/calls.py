@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -14,33 +13,32 @@ from limiter.cli.arguments import duration, moment, read_file, tags, units
 from limiter.cli.failures import CommandFailed, ExitCode
 from limiter.cli.lazy import example
 from limiter.cli.options import Output, with_caller
-from limiter.cli.output import Format, facts, table, usd, when, write, write_json
+from limiter.cli.output import Format, facts, usd, when, write, write_json
 from limiter.cli.plain import plain
-from limiter.cli.settlements import Actual, print_settlement, with_actual
+from limiter.cli.settlements import Actual, built, print_settlement, with_actual
 from limiter.cli.sidecar import Place
 from limiter.cli.statuses import limits_table
-from limiter.client.errors import InvalidRequest
 from limiter.client.requests import Principal, charge_request, headroom_request, reserve_request
 from limiter.client.steps import new_request_id
-from limiter.domain.errors import InvalidArgument
 from limiter.v1 import limiter_pb2 as pb
 
 Caller: TypeAlias = Annotated[
     str,
     typer.Argument(
-        metavar="[KEY]", help="ORG/TEAM/KEY, on trusted listeners; none: --api-key says who calls.", show_default=False
+        metavar="KEY", help="ORG/TEAM/KEY, on trusted listeners; none: --api-key says who calls.", show_default=False
     ),
 ]
 ApiKey: TypeAlias = Annotated[
     str | None,
     typer.Option(
         envvar="LIMITER_API_KEY",
+        metavar="SECRET",
         help="The secret of the key, instead of KEY. Others can see a command line: prefer the environment.",
     ),
 ]
-Model: TypeAlias = Annotated[str, typer.Option(help="As callers name it; the policy's aliases apply.")]
+Model: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="As callers name it; the policy's aliases apply.")]
 Provider: TypeAlias = Annotated[
-    str, typer.Option(help="openai, anthropic, …", show_default="found by the model's name")
+    str, typer.Option(metavar="NAME", help="openai, anthropic, …", show_default="found by the model's name")
 ]
 Tags: TypeAlias = Annotated[
     list[str], typer.Option("--tag", metavar="NAME:VALUE", help="For the books, such as customer:acme; repeatable.")
@@ -50,8 +48,28 @@ Units: TypeAlias = Annotated[
 ]
 RequestId: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="The idempotency key: the same again has one effect.", show_default="a new UUID"),
+    typer.Option(metavar="ID", help="The idempotency key: the same again has one effect.", show_default="a new UUID"),
 ]
+
+InputTokens: TypeAlias = Annotated[int | None, typer.Option(metavar="N", min=0, help="The prompt's tokens.")]
+MaxOutputTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="The most that the call may produce.", show_default="the policy's"),
+]
+CostUsd: TypeAlias = Annotated[str | None, typer.Option(metavar="USD", help="What the call costs at most, if known.")]
+Body: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The request for the provider, to be read by the limiter; - is standard input."),
+]
+Host: TypeAlias = Annotated[str, typer.Option(metavar="HOST", help="With --body: the provider's host.")]
+UrlPath: TypeAlias = Annotated[str, typer.Option("--path", metavar="PATH", help="With --body: the path there.")]
+Ttl: TypeAlias = Annotated[
+    timedelta | None,
+    typer.Option(parser=duration, metavar="DURATION", help="When the hold ends by itself.", show_default="10m"),
+]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Decide, and change nothing.")]
+AllLimits: TypeAlias = Annotated[bool, typer.Option("--all-limits", help="Show every limit, not the tightest ones.")]
+Consume: TypeAlias = Annotated[bool, typer.Option("--consume", help="Admit and settle at once; no hold.")]
 
 
 @example(
@@ -65,27 +83,19 @@ def reserve(
     api_key: ApiKey = None,
     model: Model = "",
     provider: Provider = "",
-    input_tokens: Annotated[int | None, typer.Option(min=0, help="The prompt's tokens.")] = None,
-    max_output_tokens: Annotated[
-        int | None, typer.Option(min=0, help="The most that the call may produce.", show_default="the policy's")
-    ] = None,
+    input_tokens: InputTokens = None,
+    max_output_tokens: MaxOutputTokens = None,
     unit: Units = [],  # noqa: B006 - typer's; nobody changes it
-    cost_usd: Annotated[str | None, typer.Option(metavar="USD", help="What the call costs at most, if known.")] = None,
-    body: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The request for the provider, to be read by the limiter; - is standard input."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="With --body: the provider's host.")] = "api.openai.com",
-    path: Annotated[str, typer.Option(help="With --body: the path there.")] = "/v1/chat/completions",
+    cost_usd: CostUsd = None,
+    body: Body = None,
+    host: Host = "api.openai.com",
+    url_path: UrlPath = "/v1/chat/completions",
     tag: Tags = [],  # noqa: B006 - typer's; nobody changes it
-    ttl: Annotated[
-        timedelta | None,
-        typer.Option(parser=duration, metavar="DURATION", help="When the hold ends by itself.", show_default="10m"),
-    ] = None,
+    ttl: Ttl = None,
     request_id: RequestId = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide, and change nothing.")] = False,
-    all_limits: Annotated[bool, typer.Option("--all-limits", help="Show every limit, not the tightest ones.")] = False,
-    consume: Annotated[bool, typer.Option("--consume", help="Admit and settle at once; no hold.")] = False,
+    dry_run: DryRun = False,
+    all_limits: AllLimits = False,
+    consume: Consume = False,
     output: Output = Format.TABLE,
     caller: Place,
 ) -> None:
@@ -93,23 +103,21 @@ def reserve(
 
     Ends with exit code 3 if the limiter refuses.
     """
-    given: dict[str, Any] = {
-        "model": model,
-        "provider": provider,
+    size: dict[str, Any] = {
         "input_tokens": input_tokens,
         "max_output_tokens": max_output_tokens,
         "units": units(unit) or None,
         "cost_usd": cost_usd,
-        "provider_request": (host, path, read_file(body, option="--body")) if body is not None else None,
-        "tags": tags(tag),
-        "ttl": ttl,
-        "dry_run": dry_run,
-        "all_limits": all_limits,
-        "consume": consume,
-        "request_id": request_id,
+        "provider_request": None if body is None else (host, url_path, read_file(body, option="--body")),
     }
+    if not consume and all(value is None for value in size.values()):
+        raise CommandFailed("say how large the call can become: --input-tokens, --cost-usd or --body", ExitCode.USAGE)
+    names = {"model": model, "provider": provider, "tags": tags(tag), "ttl": ttl, "request_id": request_id}
+    flags = {"dry_run": dry_run, "all_limits": all_limits, "consume": consume}
+    request = built(
+        reserve_request, size | names | flags, default=_principal(key, api_key), request_id=new_request_id()
+    )
     with caller.open() as sidecar:
-        request = _built(reserve_request, given, default=_principal(key, api_key), request_id=new_request_id())
         answer: pb.ReserveResponse = sidecar.ask(sidecar.limiter.Reserve, request)
     if output is Format.JSON:
         write_json(plain(answer))
@@ -148,7 +156,9 @@ def charge(
         "occurred_at": occurred_at,
         "request_id": request_id,
     }
-    request = _built(charge_request, given, actual.response, default=_principal(key, api_key), request_id=new_request_id())
+    request = built(
+        charge_request, actual.response, given, default=_principal(key, api_key), request_id=new_request_id()
+    )
     with caller.open() as sidecar:
         print_settlement(sidecar.ask(sidecar.limiter.Charge, request), output)
 
@@ -172,3 +182,42 @@ def headroom(
         write_json(plain(answer))
     else:
         write(limits_table(answer.limits))
+
+
+def _principal(key: str, api_key: str | None) -> Principal:
+    """Who calls: a KEY on the command line goes before a secret in the environment."""
+    if key and api_key and api_key != os.environ.get("LIMITER_API_KEY"):
+        raise CommandFailed("KEY and --api-key both say who calls; give one of them", ExitCode.USAGE)
+    if key:
+        return Principal(key_id=key)
+    if api_key:
+        return Principal(api_key=api_key)
+    raise CommandFailed("say who calls: ORG/TEAM/KEY, or --api-key (LIMITER_API_KEY)", ExitCode.USAGE)
+
+
+def _print_decision(answer: pb.ReserveResponse) -> None:
+    warnings = limits_table(answer.warnings, title="Warnings") if answer.warnings else ""
+    if answer.decision == pb.ReserveResponse.GRANTED:
+        repeated = " (this grant was given before)" if answer.repeated_call else ""
+        rows = [
+            ("granted", "dry run: nothing was held" if answer.dry_run else f"yes{repeated}"),
+            ("reservation", answer.reservation),
+            ("held", usd(answer.held_nanousd)),
+            ("expires", when(answer.expires_at)),
+            ("max output tokens", str(answer.max_output_tokens) if answer.HasField("max_output_tokens") else ""),
+        ]
+        write(facts(rows), "", limits_table(answer.limits), warnings)
+        return
+    denial = answer.denial
+    retry = f"in {denial.retry_after.ToMilliseconds() / 1000:g} s" if denial.HasField("retry_after") else "no"
+    rows = [
+        ("denied", f"{pb.Denial.Reason.Name(denial.reason)} (HTTP {denial.http_status})"),
+        ("because", denial.message),
+        ("try again", retry),
+        (
+            "would fit",
+            f"{denial.fits_max_output_tokens} output tokens" if denial.HasField("fits_max_output_tokens") else "",
+        ),
+    ]
+    violations = limits_table(denial.violations, title="Refused by", asked=True) if denial.violations else ""
+    write(facts(rows), "", violations, warnings)

@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from limiter.cli.arguments import duration, moment, read_file
-from limiter.cli.failures import say
+from limiter.cli.failures import CommandFailed, ExitCode, say
 from limiter.cli.lazy import example
 from limiter.cli.options import Key, Output, Scope, with_admin
 from limiter.cli.output import Format, facts, table, when, write, write_json
@@ -77,7 +77,9 @@ def import_(
     Only its digest is kept. It is no argument, because others can see a command line.
     """
     if secret_file is None and str(limits) == "-":
-        raise InvalidArgument("--limits", "-", "the secret comes from there; name --secret-file, or a file of limits")
+        raise CommandFailed(
+            "the standard input is the secret; name a --secret-file, or a file of limits", ExitCode.USAGE
+        )
     request = pb.ImportKeyRequest(
         key=key, secret=_secret(secret_file), limits_yaml=_limits(limits), expires_at=_timestamp(expires)
     )
@@ -125,20 +127,22 @@ def rotate(
 def update(
     *,
     key: Key,
-    expires: Expires = None,
+    expires: Annotated[
+        datetime | None, typer.Option(parser=moment, metavar="TIME", help="When the key stops working; as for create.")
+    ] = None,
     no_expiry: Annotated[bool, typer.Option("--no-expiry", help="Let the key live for ever.")] = False,
-    limits: Limits = None,
+    limits: Annotated[Path | None, typer.Option(metavar="FILE", help="Limits of the key's own; as for create.")] = None,
     policy_limits: Annotated[bool, typer.Option("--policy-limits", help="Back to the policy's limits.")] = False,
     output: Output = Format.TABLE,
     admin: Place,
 ) -> None:
     """Set a key's expiry or its limits."""
     if expires is not None and no_expiry:
-        raise InvalidArgument("--expires", expires.isoformat(), "--no-expiry excludes it; give one of them")
+        raise CommandFailed("--expires and --no-expiry exclude each other; give one of them", ExitCode.USAGE)
     if limits is not None and policy_limits:
-        raise InvalidArgument("--limits", str(limits), "--policy-limits excludes it; give one of them")
+        raise CommandFailed("--limits and --policy-limits exclude each other; give one of them", ExitCode.USAGE)
     if expires is None and limits is None and not (no_expiry or policy_limits):
-        raise InvalidArgument("update", key, "say what is new: --expires, --no-expiry, --limits or --policy-limits")
+        raise CommandFailed("say what is new: --expires, --no-expiry, --limits or --policy-limits", ExitCode.USAGE)
     request = pb.UpdateKeyRequest(key=key, expires_at=_timestamp(expires), clear_expiry=no_expiry)
     if limits is not None or policy_limits:
         request.limits_yaml = _limits(limits)

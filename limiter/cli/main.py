@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from limiter import __version__
+import limiter
 from limiter.cli.failures import MEANINGS
 from limiter.cli.lazy import MARKUP, Entry, LazyCommand, RootGroup, Section, section
 
@@ -90,12 +90,12 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"limiter {__version__}")
+        typer.echo(f"limiter {limiter.__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def limiter(
+def root(
     *,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)

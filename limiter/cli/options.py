@@ -21,9 +21,11 @@ from limiter.client.connection import TLS
 
 CONNECTION: Final = "Where the sidecar is"
 
-Output: TypeAlias = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+Output: TypeAlias = Annotated[
+    Format, typer.Option("--format", metavar="table|json", help="For people, or for programs.")
+]
 Scope: TypeAlias = Annotated[
-    str, typer.Argument(metavar="[SCOPE]", help="ORG, ORG/TEAM or ORG/TEAM/KEY; none: all.", show_default=False)
+    str, typer.Argument(metavar="SCOPE", help="ORG, ORG/TEAM or ORG/TEAM/KEY; none: all.", show_default=False)
 ]
 Key: TypeAlias = Annotated[str, typer.Argument(metavar="KEY", help="ORG/TEAM/KEY", show_default=False)]
 Reservation: TypeAlias = Annotated[
@@ -47,7 +49,9 @@ _AdminToken: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--token",
+        "--admin-token",
         envvar="LIMITER_ADMIN_TOKEN",
+        metavar="TOKEN",
         help="The Admin listener's token. Others can see a command line: prefer the environment.",
         rich_help_panel=CONNECTION,
     ),
@@ -67,8 +71,56 @@ _CallerToken: TypeAlias = Annotated[
     typer.Option(
         "--token",
         envvar="LIMITER_TOKEN",
+        metavar="TOKEN",
         help="The listener's token. Others can see a command line: prefer the environment.",
         rich_help_panel=CONNECTION,
+    ),
+]
+
+_DataDir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="LIMITER_DATA_DIR",
+        metavar="PATH",
+        help="The data directory of a sidecar on this machine.",
+        show_default="data, or what the file in LIMITER_CONFIG says",
+        rich_help_panel=CONNECTION,
+    ),
+]
+_Tls: TypeAlias = Annotated[
+    bool, typer.Option("--tls", help="Connect by TLS, trusting the system's roots.", rich_help_panel=CONNECTION)
+]
+_TlsCa: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="LIMITER_TLS_CA",
+        metavar="PATH",
+        help="Connect by TLS; PEM file of the authority that signed the sidecar's certificate.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+_TlsCert: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH", help="Connect by TLS; PEM file with the certificate to show.", rich_help_panel=CONNECTION
+    ),
+]
+_TlsKey: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="PEM file with the key of that certificate.", rich_help_panel=CONNECTION),
+]
+_TlsServerName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The name in the sidecar's certificate, where it differs from the address.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+_Timeout: TypeAlias = Annotated[
+    timedelta,
+    typer.Option(
+        parser=duration, metavar="DURATION", help="The longest wait for an answer.", rich_help_panel=CONNECTION
     ),
 ]
 
@@ -119,67 +171,13 @@ def _place(
     address: str | None,
     token: str | None,
     *,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            envvar="LIMITER_DATA_DIR",
-            metavar="PATH",
-            help="The data directory of a sidecar on this machine.",
-            show_default="data, or what the file in LIMITER_CONFIG says",
-            rich_help_panel=CONNECTION,
-        ),
-    ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Connect by TLS, trusting the system's roots.", rich_help_panel=CONNECTION)
-    ] = False,
-    tls_ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-ca",
-            envvar="LIMITER_TLS_CA",
-            metavar="PATH",
-            help="Connect by TLS; PEM file of the authority that signed the sidecar's certificate.",
-            rich_help_panel=CONNECTION,
-        ),
-    ] = None,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-cert",
-            metavar="PATH",
-            help="Connect by TLS; PEM file with the certificate to show.",
-            rich_help_panel=CONNECTION,
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-key",
-            metavar="PATH",
-            help="PEM file with the key of that certificate.",
-            rich_help_panel=CONNECTION,
-        ),
-    ] = None,
-    tls_server_name: Annotated[
-        str | None,
-        typer.Option(
-            "--tls-server-name",
-            metavar="NAME",
-            help="The name in the sidecar's certificate, where it differs from the address.",
-            rich_help_panel=CONNECTION,
-        ),
-    ] = None,
-    timeout: Annotated[
-        timedelta,
-        typer.Option(
-            "--timeout",
-            parser=duration,
-            metavar="DURATION",
-            help="The longest wait for an answer.",
-            rich_help_panel=CONNECTION,
-        ),
-    ] = "10s",  # type: ignore[assignment] # the parser reads the default, too
+    data_dir: _DataDir = None,
+    tls: _Tls = False,
+    tls_ca: _TlsCa = None,
+    tls_cert: _TlsCert = None,
+    tls_key: _TlsKey = None,
+    tls_server_name: _TlsServerName = None,
+    timeout: _Timeout = "10s",  # type: ignore[assignment] # the parser reads the default, too
 ) -> Place:
     timeout_s = timeout.total_seconds()
     if not address:

@@ -53,12 +53,6 @@ def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_line(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Print one line of JSON Lines, at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> Table:
     """Make a table; a column title that ends with RIGHT has its cells on the right."""
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, pad_edge=False)

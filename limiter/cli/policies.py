@@ -87,7 +87,7 @@ def apply(
 def show(
     *,
     organization: Annotated[
-        str, typer.Argument(metavar="[ORG]", help="An organization; none: all.", show_default=False)
+        str, typer.Argument(metavar="ORG", help="An organization; none: all.", show_default=False)
     ] = "",
     output: Output = Format.TABLE,
     admin: Place,

@@ -6,12 +6,13 @@ import contextlib
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from limiter.cli.failures import ExitCode
 from limiter.cli.lazy import example
+from limiter.cli.options import CONNECTION, Output
 from limiter.cli.output import Format, write, write_json
 from limiter.cli.replay_admin import enabled_keys
 from limiter.cli.replay_driver import Score
@@ -21,6 +22,70 @@ from limiter.cli.replay_trace import read_trace
 from limiter.cli.sidecar import Place
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.scopes import Scope
+from limiter.policy.document import Policy
+
+_Trace: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="TRACE", help="CSV with TIMESTAMP,ContextTokens,GeneratedTokens; .gz is unpacked")
+]
+_Model: TypeAlias = Annotated[str, typer.Option(help="The model that the calls are priced as.")]
+_Speed: TypeAlias = Annotated[
+    str, typer.Option(help="max: as fast as it goes; recorded; or a factor on the recorded speed, such as 10x.")
+]
+_Callers: TypeAlias = Annotated[int, typer.Option(min=1, max=10_000, help="Calls under way at the same time.")]
+_Limit: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Play only the first N calls.", show_default=False)]
+_Keys: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORG/TEAM/KEY",
+        help="Spread the calls over these keys; repeatable.",
+        show_default="every key that the policy in force declares",
+    ),
+]
+_Customers: TypeAlias = Annotated[int, typer.Option(min=1, max=100_000, help="Tag the calls with so many customers.")]
+_Seed: TypeAlias = Annotated[int, typer.Option(help="Another seed spreads the calls another way.")]
+_Overestimate: TypeAlias = Annotated[
+    float, typer.Option(min=0.01, max=1000, help="Reserve so many times the output that the call will have.")
+]
+_MostOutput: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Reserve this much output for each call, instead.", show_default=False)
+]
+_TokensPerSecond: TypeAlias = Annotated[
+    float, typer.Option(min=0.1, help="How fast the simulated model writes; not waited for at --speed max.")
+]
+_Retry: TypeAlias = Annotated[
+    int, typer.Option(min=0, max=100, help="Ask again so often where a refusal is for now only (429).")
+]
+_DataDir: TypeAlias = Annotated[
+    Path, typer.Option(envvar="LIMITER_DATA_DIR", help="The data directory of the sidecar.", rich_help_panel=CONNECTION)
+]
+_Admin: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        envvar="LIMITER_ADMIN", help="Its Admin address, instead.", show_default=False, rich_help_panel=CONNECTION
+    ),
+]
+_AdminToken: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        envvar="LIMITER_ADMIN_TOKEN",
+        help="The Admin listener's token.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
+_Address: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        envvar="LIMITER_ADDRESS",
+        help="Its address for calls (a trusted listener), instead.",
+        show_default=False,
+        rich_help_panel=CONNECTION,
+    ),
+]
+_Token: TypeAlias = Annotated[
+    str | None,
+    typer.Option(envvar="LIMITER_TOKEN", help="That listener's token.", show_default=False, rich_help_panel=CONNECTION),
+]
 
 
 @example(
@@ -28,55 +93,25 @@ from limiter.domain.scopes import Scope
     "limiter replay trace.csv --speed 10x --callers 200 --model claude-sonnet-4-0",
 )
 def replay(
-    trace: Annotated[
-        Path,
-        typer.Argument(metavar="TRACE", help="CSV with TIMESTAMP,ContextTokens,GeneratedTokens; .gz is unpacked"),
-    ],
+    trace: _Trace,
     *,
-    model: Annotated[str, typer.Option(help="The model that the calls are priced as.")] = "gpt-4o",
-    speed: Annotated[
-        str, typer.Option(help="max: as fast as it goes; recorded; or a factor on the recorded speed, such as 10x.")
-    ] = "max",
-    callers: Annotated[int, typer.Option(min=1, max=10_000, help="Calls under way at the same time.")] = 64,
-    limit: Annotated[int | None, typer.Option(min=1, help="Play only the first N calls.", show_default=False)] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORG/TEAM/KEY",
-            help="Spread the calls over these keys; repeatable.",
-            show_default="every key that the policy in force declares",
-        ),
-    ] = None,
-    customers: Annotated[int, typer.Option(min=1, max=100_000, help="Tag the calls with so many customers.")] = 10,
-    seed: Annotated[int, typer.Option(help="Another seed spreads the calls another way.")] = 0,
-    overestimate: Annotated[
-        float, typer.Option(min=0.01, max=1000, help="Reserve so many times the output that the call will have.")
-    ] = 2.0,
-    max_output_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Reserve this much output for each call.", show_default=False)
-    ] = None,
-    tokens_per_second: Annotated[
-        float, typer.Option(min=0.1, help="How fast the simulated model writes; not waited for at --speed max.")
-    ] = 50.0,
-    retry: Annotated[
-        int, typer.Option(min=0, max=100, help="Ask again so often where a refusal is for now only (429).")
-    ] = 0,
-    data_dir: Annotated[
-        Path, typer.Option(envvar="LIMITER_DATA_DIR", help="The data directory of the sidecar.")
-    ] = Path("data"),
-    admin: Annotated[
-        str, typer.Option(envvar="LIMITER_ADMIN", help="Its Admin address, instead.", show_default=False)
-    ] = "",
-    address: Annotated[
-        str, typer.Option(envvar="LIMITER_ADDRESS", help="Its trusted address, instead.", show_default=False)
-    ] = "",
-    token: Annotated[
-        str | None, typer.Option(envvar="LIMITER_TOKEN", help="The trusted listener's token.", show_default=False)
-    ] = None,
-    admin_token: Annotated[
-        str | None, typer.Option(envvar="LIMITER_ADMIN_TOKEN", help="The Admin listener's token.", show_default=False)
-    ] = None,
-    form: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = Format.TABLE,
+    model: _Model = "gpt-4o",
+    speed: _Speed = "max",
+    callers: _Callers = 64,
+    limit: _Limit = None,
+    key: _Keys = None,
+    customers: _Customers = 10,
+    seed: _Seed = 0,
+    overestimate: _Overestimate = 2.0,
+    max_output_tokens: _MostOutput = None,
+    tokens_per_second: _TokensPerSecond = 50.0,
+    retry: _Retry = 0,
+    data_dir: _DataDir = Path("data"),
+    admin: _Admin = "",
+    admin_token: _AdminToken = None,
+    address: _Address = "",
+    token: _Token = None,
+    form: Output = Format.TABLE,
 ) -> None:
     """Replay recorded calls against a policy.
 
@@ -91,7 +126,7 @@ def replay(
     target = _target(data_dir, admin=Place(admin, token=admin_token), caller=Place(address, token=token))
     policy = target.policy()
     score = Score(
-        keys=tuple(_checked(key)) if key else tuple(enabled_keys(policy)),
+        keys=tuple(_named(key, policy) if key else enabled_keys(policy)),
         model=model,
         run=secrets.token_hex(4),
         speed=pace,
@@ -110,6 +145,8 @@ def replay(
         write(*parts(outcome))
     if not outcome.kept:
         raise typer.Exit(ExitCode.FAILED)
+    if not outcome.complete:
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _target(data_dir: Path, *, admin: Place, caller: Place) -> Target:
@@ -132,5 +169,9 @@ def read_speed(text: str) -> float:
     raise InvalidArgument("--speed", text, "write max, recorded, or a factor such as 10x")
 
 
-def _checked(keys: list[str]) -> list[str]:
-    return [Scope.parse_key(each, field="--key").path for each in keys]
+def _named(keys: list[str], policy: Policy) -> list[str]:
+    named = [Scope.parse_key(each, field="--key") for each in keys]
+    for key in named:
+        if key.organization not in policy.organizations:
+            raise InvalidArgument("--key", key.path, f"no policy is in force for {key.organization}; apply one first")
+    return [key.path for key in named]

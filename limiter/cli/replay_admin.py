@@ -9,6 +9,8 @@ from datetime import tzinfo
 from functools import lru_cache
 from typing import Any, Final
 
+import grpc
+
 from limiter.cli.replay_books import LedgerSums, OpenHold, Positions, Snapshot, SpendCounter, spend_counter
 from limiter.cli.replay_checks import CounterName, counter_name
 from limiter.domain.errors import InvalidArgument, Unavailable
@@ -23,6 +25,9 @@ from limiter.v1 import limiter_pb2 as pb
 _PAGE: Final = 1_000
 _TRIES: Final = 40
 _PAUSE_S: Final = 0.1
+
+#: So many rows of a shard are read again after a break; those that are known are left out.
+_ROWS_AGAIN: Final = 100_000
 _CATCH_UP_S: Final = 60.0
 
 
@@ -135,9 +140,17 @@ class BookReader:
     async def _follow(self, sums: LedgerSums, seen: Positions) -> None:
         # Of a shard that has rows, the last one comes first; so whoever has seen it misses none after it.
         request = pb.ReadLedgerRequest(last=1, follow=True)
-        async for row in self._admin.ReadLedger(request, metadata=self._metadata):
-            sums.add(shard=row.shard, epoch=row.epoch, seq=row.seq, text=row.json)
-            seen[row.shard] = (row.epoch, row.seq)
+        while True:
+            try:
+                async for row in self._admin.ReadLedger(request, metadata=self._metadata):
+                    sums.add(shard=row.shard, epoch=row.epoch, seq=row.seq, text=row.json)
+                    seen[row.shard] = (row.epoch, row.seq)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            # The sidecar is stopping or gone: go on where the stream ended, if it comes back.
+            request.last = _ROWS_AGAIN
+            await asyncio.sleep(_PAUSE_S)
 
 
 async def _until_seen(seen: Positions, wanted: Positions, reading: asyncio.Task[None]) -> None:

@@ -119,8 +119,9 @@ class LedgerSums:
         self.charges[call["key"], frozenset(name for name, _ in charged)] += amount
         ended = self.ended.setdefault(row["reservation"], Ended(row["state"]))
         ended.state, ended.cost = row["state"], row["cost_nanousd"]
-        ended.settlements += row["kind"] == "SETTLEMENT"
-        ended.unclaimed = ended.unclaimed or "UNCLAIMED" in row["flags"]
+        unclaimed = "UNCLAIMED" in row["flags"]  # the limiter took it back; the same id may be granted again
+        ended.settlements += row["kind"] == "SETTLEMENT" and not unclaimed
+        ended.unclaimed = ended.unclaimed or unclaimed
 
 
 def _charged(row: dict[str, Any]) -> Iterator[tuple[CounterName, int]]:
@@ -228,7 +229,7 @@ class Books:
                     yield f"{reservation} was granted, but is neither open nor in the ledger"
             elif reservation in open_now:
                 yield f"{reservation} is open and in the ledger"
-            elif ended.settlements != 1:
+            elif ended.settlements > 1 or not (ended.settlements or ended.unclaimed):
                 yield f"{reservation} has {ended.settlements} settlement rows"
             elif cost is not None and ended.cost != cost:
                 yield f"{reservation} cost {format_usd(cost)} by its answer, {format_usd(ended.cost)} by the ledger"

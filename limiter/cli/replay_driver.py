@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from limiter.cli.replay_tally import Tally
 from limiter.cli.replay_trace import TracedCall
-from limiter.client.errors import CallFailed
+from limiter.client.errors import CallFailed, LimiterUnavailable
 from limiter.client.steps import Patience, call
 from limiter.client.wires import AsyncWire
 from limiter.v1 import limiter_pb2 as pb
@@ -123,6 +123,7 @@ class Driver:
         except CallFailed as error:
             tally.unsettled[error.code] += 1
             tally.faults.add("answers", f"{answer.reservation} could not be settled: {error}")
+            self._give_up_on(error)
             return
         tally.settled_as(settled, reservation=answer.reservation, customer=part.customer)
 
@@ -136,6 +137,7 @@ class Driver:
             except CallFailed as error:
                 self._tally.undecided[error.code] += 1
                 self._tally.faults.add("answers", f"call {part.number} of {part.key} got no decision: {error}")
+                self._give_up_on(error)
                 return None
             self._tally.latencies_s.append(time.perf_counter() - began_s)
             if attempt == self._score.retries or not answer.denial.retryable:
@@ -143,6 +145,11 @@ class Driver:
             self._tally.refused_for_now(answer)
             await asyncio.sleep(answer.denial.retry_after.ToNanoseconds() / 1e9)
         return answer
+
+    def _give_up_on(self, error: CallFailed) -> None:
+        """A sidecar that stays away through all retries would cost every further call as much time."""
+        if isinstance(error, LimiterUnavailable):
+            self.end_early()
 
     def _request(self, part: Part) -> pb.ReserveRequest:
         traced, score = part.traced, self._score

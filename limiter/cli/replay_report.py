@@ -28,6 +28,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "callers": score.callers,
         "speed": score.speed or "max",
         "calls": outcome.calls,
+        "played": outcome.tally.done,
         "seconds": round(outcome.seconds, 3),
         "calls_per_second": round(tally.done / outcome.seconds, 1) if outcome.seconds else 0.0,
         "reserve_seconds": {name: round(value, 6) for name, value in _latencies(outcome).items()},

@@ -58,6 +58,11 @@ class Outcome:
     limits: tuple[LimitLine, ...]
 
     @property
+    def complete(self) -> bool:
+        """Whether all calls of the trace were played."""
+        return self.tally.done == self.calls
+
+    @property
     def kept(self) -> bool:
         """Whether no check found a fault."""
         return not self.tally.faults

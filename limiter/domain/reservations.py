@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.scopes import check_id
@@ -53,8 +53,7 @@ class RowFlag(IntFlag):
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ReservationName:
+class ReservationName(NamedTuple):
     """`organizations/acme/reservations/<id>`; the id is 128 bits in hexadecimal."""
 
     organization: str

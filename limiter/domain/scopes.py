@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from limiter.domain.errors import InvalidArgument
 
@@ -19,9 +19,11 @@ def check_id(text: object, *, field: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Scope:
-    """An organization, a team of it, or a key of that team; absent parts are empty."""
+class Scope(NamedTuple):
+    """An organization, a team of it, or a key of that team; absent parts are empty.
+
+    A tuple, because every call hashes it several times.
+    """
 
     organization: str
     team: str = ""

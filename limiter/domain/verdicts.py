@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from limiter.domain.limits import Limit
 from limiter.domain.scopes import Scope
@@ -53,8 +54,7 @@ _HTTP_STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LimitStatus:
+class LimitStatus(NamedTuple):
     """One limit and its counters at the moment of an answer, in the limit's unit.
 
     Times are ms since the epoch by the store's clock; 0 means never.
@@ -70,8 +70,7 @@ class LimitStatus:
     refills_at_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """Permission to call. `reservation` is "" for a dry run."""
 
     reservation: str

@@ -136,13 +136,12 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
 
     async def ListScopes(self, request: pb.ListScopesRequest, context: Any) -> pb.ListScopesResponse:
         """The present counters of a scope and of what stands under it."""
-        found = await self._administration.scopes(_scope(request.scope))
-        return pb.ListScopesResponse(
-            scopes=[
-                pb.ScopeStatus(scope=scope.path, limits=[answers.limit_status(status) for status in statuses])
-                for scope, statuses in found
-            ]
-        )
+        response = pb.ListScopesResponse()
+        for scope, statuses in await self._administration.scopes(_scope(request.scope)):
+            message = response.scopes.add(scope=scope.path)
+            for status in statuses:
+                answers.add_status(message.limits, status)
+        return response
 
     async def ReadLedger(self, request: pb.ReadLedgerRequest, context: Any) -> AsyncIterator[pb.LedgerRow]:
         """Ledger rows shard by shard, and new ones as they come."""

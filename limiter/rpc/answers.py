@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from limiter.domain import calls as words
-from limiter.domain.limits import UNITS, LimitKind
+from limiter.domain.limits import UNITS, Limit, LimitKind
 from limiter.domain.reservations import RowFlag
+from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import Denied, Granted, LimitStatus, Verdict
 from limiter.service.calls import Settled
 from limiter.v1 import limiter_pb2 as pb
@@ -25,52 +29,64 @@ def duration(length_ms: int) -> Duration:
     return Duration(seconds=seconds, nanos=rest_ms * 1_000_000)
 
 
-def limit_status(status: LimitStatus) -> pb.LimitStatus:
-    """A limit and its counters."""
-    limit = status.limit
+def add_status(messages: Any, status: LimitStatus) -> None:  # noqa: ANN401 - a repeated field
+    """Append a limit and its counters to a repeated field; made in place, as every Reserve has several."""
+    message: pb.LimitStatus = messages.add()
+    message.CopyFrom(_limit(status.scope, status.limit))
+    message.settled = status.settled
+    message.held = status.held
+    message.remaining = status.remaining
+    message.requested = status.requested
+    if status.resets_at_ms:
+        _set_time(message.resets_at, status.resets_at_ms)
+    if status.refills_at_ms:
+        _set_time(message.refills_at, status.refills_at_ms)
+
+
+@lru_cache(maxsize=16384)
+def _limit(scope: Scope, limit: Limit) -> pb.LimitStatus:
+    """What does not change from call to call; never to be written to."""
     message = pb.LimitStatus(
-        scope=status.scope.name,
+        scope=scope.name,
         limit=limit.id,
         kind=limit.kind.name,
         unit=UNITS[limit.kind],
         window=limit.per,
         limit_value=limit.amount,
-        settled=status.settled,
-        held=status.held,
-        remaining=status.remaining,
-        requested=status.requested,
         shadow=limit.shadow,
     )
     if limit.kind in (LimitKind.REQUESTS, LimitKind.TOKENS):
         message.burst = limit.burst
-    if status.resets_at_ms:
-        message.resets_at.CopyFrom(timestamp(status.resets_at_ms))
-    if status.refills_at_ms:
-        message.refills_at.CopyFrom(timestamp(status.refills_at_ms))
     return message
+
+
+def _set_time(message: Timestamp, at_ms: int) -> None:
+    seconds, rest_ms = divmod(at_ms, 1000)
+    message.seconds = seconds
+    message.nanos = rest_ms * 1_000_000
 
 
 def reserve_response(verdict: Verdict) -> pb.ReserveResponse:
     """The answer to a Reserve."""
     if isinstance(verdict, Granted):
-        return pb.ReserveResponse(
-            decision=pb.ReserveResponse.GRANTED,
+        response = pb.ReserveResponse(
+            decision="GRANTED",
             reservation=verdict.reservation,
             held_nanousd=verdict.held_nanousd,
-            expires_at=timestamp(verdict.expires_at_ms),
             max_output_tokens=verdict.max_output_tokens,
-            limits=[limit_status(status) for status in verdict.limits],
-            warnings=[limit_status(status) for status in verdict.warnings],
             repeated_call=verdict.repeated_call,
             dry_run=verdict.dry_run,
         )
-    return pb.ReserveResponse(
-        decision=pb.ReserveResponse.DENIED,
-        denial=_denial(verdict),
-        limits=[limit_status(status) for status in verdict.limits],
-        warnings=[limit_status(status) for status in verdict.warnings],
-        dry_run=verdict.dry_run,
-    )
+        _set_time(response.expires_at, verdict.expires_at_ms)
+    else:
+        response = pb.ReserveResponse(decision="DENIED", denial=_denial(verdict), dry_run=verdict.dry_run)
+        for status in verdict.violations:
+            add_status(response.denial.violations, status)
+    for status in verdict.limits:
+        add_status(response.limits, status)
+    for status in verdict.warnings:
+        add_status(response.warnings, status)
+    return response
 
 
 def _denial(denied: Denied) -> pb.Denial:
@@ -80,7 +96,6 @@ def _denial(denied: Denied) -> pb.Denial:
         retryable=denied.reason.retryable,
         retry_after=None if denied.retry_after_ms is None else duration(denied.retry_after_ms),
         message=denied.message,
-        violations=[limit_status(status) for status in denied.violations],
         fits_max_output_tokens=denied.fits_max_output_tokens,
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -200,17 +201,20 @@ def _units(units: Mapping[str, int], *, field: str) -> dict[str, int]:
     return {name: _count(count, field=f"{field}.{name[:64]}") for name, count in units.items()}
 
 
-def _tags(tags: Iterable[pb.Tag]) -> Tags:
-    checked = []
-    for tag in tags:
-        if _TAG_NAME.fullmatch(tag.name) is None:
-            raise InvalidArgument("tags.name", tag.name, f"use 1 to {words.TAG_NAME_MAX} of A-Z a-z 0-9 _ . -")
-        if not tag.value or len(tag.value) > words.TAG_VALUE_MAX or not tag.value.isprintable():
-            raise InvalidArgument("tags.value", tag.value, f"use 1 to {words.TAG_VALUE_MAX} printable characters")
-        checked.append((tag.name, tag.value))
-    if len(checked) > words.TAGS_MAX:
-        raise InvalidArgument("tags", len(checked), f"use at most {words.TAGS_MAX} tags")
-    return tuple(checked)
+def _tags(tags: Collection[pb.Tag]) -> Tags:
+    if len(tags) > words.TAGS_MAX:
+        raise InvalidArgument("tags", len(tags), f"use at most {words.TAGS_MAX} tags")
+    return tuple(_tag(tag.name, tag.value) for tag in tags)
+
+
+@lru_cache(maxsize=8192)
+def _tag(name: str, value: str) -> tuple[str, str]:
+    """Check one tag; the same few come with most calls."""
+    if _TAG_NAME.fullmatch(name) is None:
+        raise InvalidArgument("tags.name", name, f"use 1 to {words.TAG_NAME_MAX} of A-Z a-z 0-9 _ . -")
+    if not value or len(value) > words.TAG_VALUE_MAX or not value.isprintable():
+        raise InvalidArgument("tags.value", value, f"use 1 to {words.TAG_VALUE_MAX} printable characters")
+    return name, value
 
 
 def _ttl_ms(ttl: Duration, *, field: str) -> int:

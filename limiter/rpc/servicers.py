@@ -64,4 +64,7 @@ class LimiterServicer(limiter_pb2_grpc.LimiterServicer):
         statuses = await self._service.headroom(
             requests.principal(request, trusted=self._trusted), *requests.model_names(request)
         )
-        return pb.GetHeadroomResponse(limits=[answers.limit_status(status) for status in statuses])
+        response = pb.GetHeadroomResponse()
+        for status in statuses:
+            answers.add_status(response.limits, status)
+        return response

@@ -11,7 +11,7 @@ from limiter.domain.scopes import Scope
 from limiter.observability.metrics import Metrics
 from limiter.pricing.book import PriceBook
 from limiter.service.calls import Principal, Tags
-from limiter.service.directory import Directory, Memory
+from limiter.service.directory import Directory, KnownKey, Memory
 from limiter.service.plans import CallPlan, Plans, Question, StoreClock
 from limiter.service.refusals import Refusals
 from limiter.service.secrets import Pepper, check_secret
@@ -39,7 +39,7 @@ class Desk:
         self.prices = prices
         self.metrics = metrics
         self.clock = StoreClock()
-        self.directory = Directory(store, pepper)
+        self.directory = Directory(store)
         self.plans = Plans(store, self.directory, prices, self.clock)
         self.refusals = Refusals(store)
         #: What was granted here, so that settling a usage need not ask the store for its model.
@@ -49,23 +49,16 @@ class Desk:
         """The key that asks and until when its secret is valid (ms, 0: no end); None: nobody knows it."""
         if principal.key is not None:
             return principal.key, 0
-        digests = self.pepper.digests(check_secret(principal.api_key, field="api_key"))
-        key = await self.directory.owner(digests)
-        if key is None:
+        secret = self.pepper.digests(check_secret(principal.api_key, field="api_key"))
+        found = self.directory.known_owner(secret) or await self.directory.owner(secret)
+        if found is None:
             return None
-        not_after_ms = await self._secret_end(key, digests)
+        key, known = found
+        not_after_ms = _valid_until(known, secret)
         if not_after_ms is None:
             self.directory.forget_key(key)
-            not_after_ms = await self._secret_end(key, digests)
+            not_after_ms = _valid_until(await self.directory.key(key), secret)
         return None if not_after_ms is None else (key, not_after_ms)
-
-    async def _secret_end(self, key: Scope, digests: list[str]) -> int | None:
-        record = (await self.directory.key(key)).record
-        if record is not None:
-            for secret in record.secrets:
-                if secret.digest in digests:
-                    return secret.not_after_ms
-        return None
 
     def refresh(self, question: Question, code: int, now_ms: int) -> None:
         """Forget what a script called out of date."""
@@ -76,6 +69,15 @@ class Desk:
             self.directory.forget_organization(question.key.organization)
         elif code == Code.STALE_KEY:
             self.directory.forget_key(question.key)
+
+
+def _valid_until(known: KnownKey, digests: tuple[str, ...]) -> int | None:
+    """Until when a secret is valid (ms, 0: no end); None: it is not one of the key's any more."""
+    if known.record is not None:
+        for secret in known.record.secrets:
+            if secret.digest in digests:
+                return secret.not_after_ms
+    return None
 
 
 def ledger_call(plan: CallPlan, request_id: str, tags: Tags) -> bytes:

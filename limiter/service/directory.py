@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from limiter.domain.limits import Limit
 from limiter.domain.scopes import Scope
 from limiter.policy.document import OrganizationPolicy, limits_to_yaml, parse_limits
-from limiter.service.secrets import Pepper
 from limiter.store.port import Store, StoredKey
 
 K = TypeVar("K", bound=Hashable)
@@ -49,12 +49,57 @@ class Memory(Generic[K, V]):
         """Forget one entry, if there is one."""
         self._entries.pop(key, None)
 
-    def forget_all(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class Recall(Generic[K, V]):
+    """A Memory that reads what it does not know, once for all who ask for it at the same time.
+
+    What is forgotten while it is being read goes to those who asked before, and is not remembered; nor is None.
+    """
+
+    def __init__(self, size: int, read: Callable[[K], Awaitable[V | None]]) -> None:
+        self._memory: Memory[K, V] = Memory(size)
+        self._read = read
+        self._readings: dict[K, asyncio.Task[V | None]] = {}
+
+    def known(self, key: K) -> V | None:
+        """Return what is remembered."""
+        return self._memory.get(key)
+
+    async def get(self, key: K) -> V | None:
+        """Return what is remembered, or read it."""
+        known = self._memory.get(key)
+        if known is not None:
+            return known
+        reading = self._readings.get(key)
+        if reading is None:
+            reading = self._readings[key] = asyncio.get_running_loop().create_task(self._remember(key))
+            reading.add_done_callback(_seen)
+        return await asyncio.shield(reading)  # who asked first may be cancelled; the others still wait
+
+    async def _remember(self, key: K) -> V | None:
+        reading = asyncio.current_task()
+        try:
+            value = await self._read(key)
+            if value is not None and self._readings.get(key) is reading:
+                self._memory.put(key, value)
+            return value
+        finally:
+            if self._readings.get(key) is reading:
+                del self._readings[key]
+
+    def forget(self, key: K) -> None:
+        """Forget one entry; who asks from now on reads it anew."""
+        self._memory.forget(key)
+        self._readings.pop(key, None)
+
+
+def _seen(reading: asyncio.Task[Any]) -> None:
+    """Look at the error of a reading: everybody who waited for it may be gone."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,47 +177,53 @@ class KnownOrganization:
 class Directory:
     """Owners of secrets, records of keys, policies of organizations, remembered in bounded space."""
 
-    def __init__(self, store: Store, pepper: Pepper) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._pepper = pepper
-        self._owners: Memory[str, Scope] = Memory(_KEYS_REMEMBERED)
-        self._strangers: Memory[str, float] = Memory(_STRANGERS_REMEMBERED)
-        self._keys: Memory[Scope, KnownKey] = Memory(_KEYS_REMEMBERED)
-        self._organizations: Memory[str, KnownOrganization] = Memory(_ORGANIZATIONS_REMEMBERED)
+        self._owners: Recall[tuple[str, ...], Scope] = Recall(_KEYS_REMEMBERED, self._read_owner)
+        self._strangers: Memory[tuple[str, ...], float] = Memory(_STRANGERS_REMEMBERED)
+        self._keys: Recall[Scope, KnownKey] = Recall(_KEYS_REMEMBERED, self._read_key)
+        self._organizations: Recall[str, KnownOrganization] = Recall(_ORGANIZATIONS_REMEMBERED, self._read_organization)
 
-    async def owner(self, digests: list[str]) -> Scope | None:
-        """Whose secret this is. The answer never changes once there is one; "nobody" is believed for a second."""
-        owner = self._owners.get(digests[0])
-        if owner is not None:
-            return owner
-        since = self._strangers.get(digests[0])
+    def known_owner(self, secret: tuple[str, ...]) -> tuple[Scope, KnownKey] | None:
+        """Whose secret this is and the key's record, if both are remembered: the way of most calls."""
+        owner = self._owners.known(secret)
+        known = None if owner is None else self._keys.known(owner)
+        return None if owner is None or known is None else (owner, known)
+
+    async def owner(self, secret: tuple[str, ...]) -> tuple[Scope, KnownKey] | None:
+        """Whose secret this is (its digests) and the key's record.
+
+        Whose it is never changes; "nobody" is believed for a second.
+        """
+        since = self._strangers.get(secret)
         if since is not None and time.monotonic() - since < _STRANGER_FOR_S:
             return None
-        owner = await self._store.digest_owner(digests)
+        owner = await self._owners.get(secret)
+        return None if owner is None else (owner, await self.key(owner))
+
+    async def _read_owner(self, secret: tuple[str, ...]) -> Scope | None:
+        owner = await self._store.digest_owner(secret)
         if owner is None:
-            self._strangers.put(digests[0], time.monotonic())
-        else:
-            self._owners.put(digests[0], owner)
+            self._strangers.put(secret, time.monotonic())
         return owner
 
     async def organization(self, organization: str) -> KnownOrganization | None:
         """An organization's policy; None: it has none."""
-        known = self._organizations.get(organization)
-        if known is None:
-            stored = await self._store.policy(organization)
-            if stored is None:
-                return None
-            known = KnownOrganization(stored.version, OrganizationPolicy.from_json(stored.document))
-            self._organizations.put(organization, known)
-        return known
+        return await self._organizations.get(organization)
+
+    async def _read_organization(self, organization: str) -> KnownOrganization | None:
+        stored = await self._store.policy(organization)
+        if stored is None:
+            return None
+        return KnownOrganization(stored.version, OrganizationPolicy.from_json(stored.document))
 
     async def key(self, key: Scope) -> KnownKey:
         """A key's record."""
-        known = self._keys.get(key)
-        if known is None:
-            known = KnownKey.read(await self._store.key(key))
-            self._keys.put(key, known)
-        return known
+        known = await self._keys.get(key)
+        return known if known is not None else KnownKey(0, None)
+
+    async def _read_key(self, key: Scope) -> KnownKey:
+        return KnownKey.read(await self._store.key(key))
 
     def forget_organization(self, organization: str) -> None:
         """The policy has changed."""

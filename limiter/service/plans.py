@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from limiter.domain.limits import Limit, LimitKind
 from limiter.domain.scopes import Scope
@@ -21,8 +22,7 @@ from limiter.store.port import Plan, PlanLimit, PlanScope, Store
 _PLANS_REMEMBERED = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What a plan is compiled for. `cost_known`: the caller names the cost, so no price is needed."""
 
     key: Scope

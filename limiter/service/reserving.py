@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
+from secrets import token_hex
 
 from limiter.domain.errors import (
     AlreadyExists,
@@ -49,8 +49,12 @@ class Reserving:
         if not model and not (call.consume or request.cost is not None):
             raise InvalidArgument("model", model, "name the model; only consumed calls may have none")
         question = Question(key, model, provider, cost_known=request.cost is not None, context=context)
-        request_id = call.request_id or uuid.uuid4().hex
-        name = ReservationName(key.organization, desk.pepper.reservation_id(key, request_id))
+        if call.request_id:
+            request_id = call.request_id
+            name = ReservationName(key.organization, desk.pepper.reservation_id(key, request_id))
+        else:
+            request_id = token_hex(16)
+            name = ReservationName(key.organization, request_id)
         swept = False
         for _ in range(TRIES):
             plan = await desk.plans.get(question)
@@ -62,6 +66,11 @@ class Reserving:
             desk.clock.hear(reply.now_ms)
             if reply.code in STALE_SUBJECTS:
                 desk.refresh(question, reply.code, reply.now_ms)
+                # With the key's record, the end of the secret may have changed.
+                identity = await desk.identify(call.principal)
+                if identity is None:
+                    return self._refuse_unknown(call)
+                _, secret_expires_ms = identity
                 continue
             if reply.code == Code.DENIED and reply.due_waiting and not swept and not call.dry_run:
                 swept = True

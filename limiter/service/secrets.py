@@ -39,9 +39,9 @@ class Pepper:
         """The digest under which a new secret is kept."""
         return self._digest(self.current, secret)
 
-    def digests(self, secret: str) -> list[str]:
+    def digests(self, secret: str) -> tuple[str, ...]:
         """Every digest that `secret` may be known by, newest pepper first."""
-        return [self._digest(version, secret) for version in reversed(self._versions)]
+        return tuple([self._digest(version, secret) for version in reversed(self._versions)])
 
     def _digest(self, version: str, secret: str) -> str:
         return f"{version}:{hmac.digest(self._versions[version], secret.encode(), 'sha256').hex()}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from limiter.domain.calls import COUNT_MAX, Estimate, ProviderRequest
 from limiter.domain.errors import InvalidArgument
@@ -13,8 +13,7 @@ from limiter.pricing.reading import CallReading, read_request
 from limiter.service.plans import CallPlan
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is asked for, whichever form it came in. `max_output_tokens` None: not said. `cost` None: to be priced."""
 
     input_tokens: int
@@ -25,8 +24,7 @@ class Request:
     bounded: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """What is held. `max_output_tokens` is per choice, None where the call has no output to bound."""
 
     cost: int

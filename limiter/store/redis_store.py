@@ -82,11 +82,10 @@ class RedisStore(Registry, Records):
     async def inspect(self, plans: Sequence[Plan]) -> list[InspectReply]:
         """Read the counters of plans, all of one organization."""
         cargo = Cargo(self._max_backlog)
-        for plan in plans:
-            cargo.plan_index(plan)
-        blobs = cargo.plan_blobs
-        reply = await self._run("inspect", cargo, blobs, len(plans))
-        return [replies.inspect_reply(int(reply[0]), raw) for raw in reply[1:]]
+        places = [cargo.plan_index(plan) for plan in plans]
+        reply = await self._run("inspect", cargo, cargo.plan_blobs, len(plans))
+        found = [replies.inspect_reply(int(reply[0]), raw) for raw in reply[1:]]
+        return [found[place] for place in places]
 
     async def _send_reserves(self, calls: Sequence[HoldCall]) -> Sequence[HoldReply]:
         def load(cargo: Cargo, call: HoldCall) -> bytes:

@@ -10,17 +10,20 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 
-_FENCED: Final = re.compile(r"^```(?P<kind>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED: Final = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<kind>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _TABLE: Final = re.compile(r"^\|(?P<head>.*)\|\n\|[-:| ]+\|\n(?P<rows>(?:\|.*\|\n)+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block of code and the line on which it begins."""
+    """A fenced block of code, the line on which it begins, and why it is not run, if it is not."""
 
     kind: str
     text: str
     line: int
+    not_run: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ def page(name: str) -> str:
 
 def blocks(text: str, *kinds: str) -> list[Block]:
     """The fenced blocks of a page, of all kinds or of some."""
-    found = [Block(match["kind"], match["text"], _line(text, match)) for match in _FENCED.finditer(text)]
+    found = [
+        Block(match["kind"], match["text"], _line(text, match), match["reason"]) for match in _FENCED.finditer(text)
+    ]
     return [block for block in found if not kinds or block.kind in kinds]
 
 

@@ -98,6 +98,7 @@ async def read_books(connection: Connection, organization: str) -> Books:
             if status.kind == pb.LimitStatus.SPEND:
                 limits[SpendLimit(scope.scope, f"{status.limit}:spend:{status.window}")] = status
             else:
+                status.ClearField("refills_at")  # of a full bucket it is the time of the question
                 others[scope.scope, status.limit] = status
     stream = connection.admin.ReadLedger(pb.ReadLedgerRequest(scope=organization))
     rows = [json.loads(row.json) async for row in stream]

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.integration.connections import Connection
-from tests.integration.sidecars import Fleet, Sidecar
+from tests.integration.sidecars import ANYWHERE, Fleet, Sidecar
 from tests.servers import StartServer, StoreServer
 
 THOROUGH: Final = os.environ.get("LIMITER_THOROUGH") == "1"
@@ -41,7 +41,12 @@ def books_store(start_server: StartServer) -> StoreServer:
 @pytest.fixture(scope="session")
 def trio(fleet: Fleet, books_store: StoreServer) -> list[Sidecar]:
     """Three sidecars on one store. Use an organization of your own; do not stop them."""
-    return [fleet.start(store=books_store.url, *("--engine", engine)) for engine in ("native", "grpcio", "auto")]
+    sidecars = [
+        fleet.launch(*ANYWHERE, "--store", books_store.url, "--engine", engine) for engine in ("native", "grpcio", "auto")
+    ]
+    for sidecar in sidecars:
+        sidecar.wait_until_serving()
+    return sidecars
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,9 @@ from typing import Any, Final
 from tests.servers import until
 
 SERVE: Final = (sys.executable, "-m", "limiter", "serve")
+
+#: Listen where nobody else does.
+ANYWHERE: Final = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
 
 #: The tests own the settings: nothing of the environment that they run in may reach a sidecar.
 _ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if not name.startswith("LIMITER_")}
@@ -130,16 +134,29 @@ class Fleet:
         self, *arguments: str, store: str = "", directory: Path | None = None, command: Sequence[str] = SERVE
     ) -> Sidecar:
         """Start a sidecar on a store (none: one of its own) and wait until it serves."""
-        place = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-        if store:
-            place += ["--store", store]
+        place = [*ANYWHERE, *(("--store", store) if store else ())]
         sidecar = self.launch(*place, *arguments, directory=directory, command=command)
         sidecar.wait_until_serving()
         return sidecar
 
     def close(self) -> None:
         """Kill what still runs, embedded stores included."""
-        for sidecar in self._started:
-            if sidecar.process.poll() is None:
-                sidecar.stop()
+        running = [sidecar for sidecar in self._started if sidecar.process.poll() is None]
+        for sidecar in running:
+            sidecar.process.send_signal(signal.SIGTERM)
+        for sidecar in running:
+            try:
+                sidecar.process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                sidecar.kill()
         shutil.rmtree(self._root, ignore_errors=True)
+
+
+@contextmanager
+def silent(pid: int) -> Iterator[None]:
+    """Stop a process as if its machine hung; let it go on at the end."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 
 from limiter.domain.limits import LimitKind
+from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.scopes import Scope
 from limiter.store.keys import scope_field
 from limiter.store.port import Plan, PlanLimit, RawStatus, Why
@@ -34,7 +34,7 @@ def tell_all(plan: Plan, at_hand: Present) -> list[RawStatus]:
 
 def tell_tightest(plan: Plan, at_hand: Present) -> list[RawStatus]:
     """The enforced limit of each kind with the least left; of equals, the first in the plan."""
-    tightest: dict[LimitKind, tuple[Fraction, RawStatus]] = {}
+    tightest: dict[LimitKind, tuple[float, RawStatus]] = {}
     for s, i, rule, counter in applying(plan, at_hand):
         left, kind = _left(rule, counter), rule.limit.kind
         if not rule.limit.shadow and (kind not in tightest or left < tightest[kind][0]):
@@ -42,12 +42,14 @@ def tell_tightest(plan: Plan, at_hand: Present) -> list[RawStatus]:
     return [tightest[kind][1] for kind in LimitKind if kind in tightest]
 
 
-def _left(rule: PlanLimit, counter: Counter) -> Fraction:
+def _left(rule: PlanLimit, counter: Counter) -> float:
+    """What is left, as a double: beyond 2⁵³ nano-USD, ceilings that differ by a micro-dollar are equals."""
     if isinstance(counter, Money):
-        return Fraction(rule.limit.amount - counter.settled - counter.held)
+        usd, nano = zip(*(divmod(sum_, NANOUSD_PER_USD) for sum_ in (rule.limit.amount, counter.settled, counter.held)), strict=True)
+        return float(usd[0] - usd[1] - usd[2]) * NANOUSD_PER_USD + float(nano[0] - nano[1] - nano[2])
     if isinstance(counter, Bucket):
-        return Fraction(counter.level, counter.ticks)
-    return Fraction(rule.limit.amount - counter.open)
+        return counter.level / counter.ticks
+    return float(rule.limit.amount - counter.open)
 
 
 def with_warnings(plan: Plan, at_hand: Present) -> Iterator[tuple[RawStatus, list[bytes]]]:

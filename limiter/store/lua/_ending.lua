@@ -108,12 +108,17 @@ local function end_hold(batch, item)
     if item.basis == BY_EXPIRY then drop_due(item.org.shard, member_of(item.org, item.key)) end
     return struct.pack('<B', 0)
   end
-  if stands(batch, item, hold) then return answer(hold, 1) end
+  if stands(batch, item, hold) then
+    -- Never so but for a damaged store: an ended hold in the due index would be in the way for ever.
+    if item.basis == BY_EXPIRY and hold.state ~= HELD then drop_due(item.org.shard, member_of(item.org, item.key)) end
+    return answer(hold, 1)
+  end
   if item.flag > 0 then hold.flags = with_flag(hold.flags, item.flag) end
   if item.basis == BY_EXPIRY then
     item.cost = hold.on_expiry == CHARGE_ON_EXPIRY and hold.held or 0
   end
-  if item.basis ~= BY_EXPIRY and now >= hold.expires then hold.flags = with_flag(hold.flags, F_LATE) end
+  local expired = hold.state == EXPIRED or hold.state == HELD and now >= hold.expires
+  if expired and item.basis ~= BY_EXPIRY then hold.flags = with_flag(hold.flags, F_LATE) end
   local all, amount, kind
   if hold.state == HELD then
     all, amount, kind = close(item, hold, now)
@@ -122,7 +127,11 @@ local function end_hold(batch, item)
     all, amount, kind = correct(item, hold, now)
   end
   if not all then hold.flags = with_flag(hold.flags, F_WINDOW_CLOSED) end
-  if item.cost > hold.held then hold.flags = with_flag(hold.flags, F_OVERAGE) end
+  if item.cost > hold.held then
+    hold.flags = with_flag(hold.flags, F_OVERAGE)
+  elseif has_flag(hold.flags, F_OVERAGE) then
+    hold.flags = hold.flags - F_OVERAGE
+  end
   hold.state, hold.basis, hold.cost, hold.ended = item.state, item.basis, item.cost, now
   add_row(item.org.shard, kind, member_of(item.org, item.key), hold, amount, now, item.ending)
   put_record(batch, item.key, encode_hold(hold), item.retention)

@@ -35,9 +35,9 @@ local function decode_plan(blob, org)
 end
 
 -- Starts the counter of one rule: nothing spent, buckets full.
-local function start_counter(v, at, rules, r, now)
+local function start_counter(v, at, rules, r, now, period)
   for i = 1, WIDTH do v[at + i] = 0 end
-  v[at + 1] = now
+  v[at + 1] = period
   if rules[r + 1] == SPEND then
     v[at + 2] = now < rules[r + 8] and rules[r + 8] or rules[r + 9]
   elseif rules[r + 1] ~= CONCURRENCY then
@@ -56,29 +56,34 @@ local function bring_forward(v, at, rules, r, now)
     if now >= ended then
       local start = now < rules[r + 8] and rules[r + 7] or rules[r + 8]
       local finish = now < rules[r + 8] and rules[r + 8] or rules[r + 9]
-      v[at + 1], v[at + 2] = math.max(start, ended), finish
+      v[at + 1], v[at + 2] = math.max(start, ended, v[at + 1] + 1), finish
       for i = 3, WIDTH do v[at + i] = 0 end
     end
   elseif kind ~= CONCURRENCY then
     refill(v, at, now)
     if v[at + 4] ~= rules[r + 3] or v[at + 5] ~= rules[r + 4] then
       v[at + 4], v[at + 5] = rules[r + 3], rules[r + 4]
-      v[at + 3] = math.min(v[at + 3], rules[r + 4] * rules[r + 5])
+      local size = rules[r + 4] * rules[r + 5]
+      v[at + 3] = math.max(-size, math.min(size, v[at + 3]))
     end
   end
 end
 
+-- A counter that starts again, even in the same ms, must not be taken for the one that holds remember:
+-- its period is one that no counter of the scope has had, and `last` is never before a period.
 local function load_scope(org, scope, now)
   local state = org.states[scope.field]
   if state then return state end
   local raw = org.raw[scope.field]
-  state = raw and unpack_scope(raw) or {last = now, layout = '', v = {}, n = 0, dirty = false}
+  state = raw and unpack_scope(raw) or {last = 0, layout = '', v = {}, n = 0, dirty = false}
+  state.behind = state.last - now > CLOCK_SLACK_MS
   if state.layout ~= scope.layout then relayout(state, scope.layout) end
-  local v, rules = state.v, scope.rules
+  local v, rules, fresh = state.v, scope.rules, math.max(now, state.last + 1)
   for i = 0, scope.limits - 1 do
     local at, r = i * WIDTH, i * RULE
-    if not v[at + 1] then start_counter(v, at, rules, r, now) end
+    if not v[at + 1] then start_counter(v, at, rules, r, now, fresh) end
     bring_forward(v, at, rules, r, now)
+    if v[at + 1] > state.last then state.last = v[at + 1] end
   end
   org.states[scope.field] = state
   return state
@@ -101,7 +106,7 @@ local function out_of_date(plan, now)
   local behind = false
   for _, scope in ipairs(plan.scopes) do
     scope.state = load_scope(org, scope, now)
-    if scope.state.last - now > CLOCK_SLACK_MS then behind = 'clock' end
+    if scope.state.behind then behind = 'clock' end
   end
   return behind
 end

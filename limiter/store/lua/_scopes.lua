@@ -5,6 +5,7 @@
 --     spend        period_ms, window_end_ms, settled usd, settled nano, held usd, held nano, warned
 --     bucket       period_ms, last tick, level, amount, burst, ticks per period, ms per tick
 --     concurrency  period_ms, open holds, 0, 0, 0, 0, 0
+--   `warned` is the highest threshold reported in the window, in millionths of the ceiling.
 --
 -- period_ms is when the counter began to count what it now holds (its creation, or its window). A
 -- hold remembers it: what it took is given back only to the same period of the same counter.

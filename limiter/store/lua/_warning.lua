@@ -10,10 +10,10 @@ local function warn(batch, plan, item, tell)
         for w = rules[r + 5], rules[r + 5] + 3 * (rules[r + 6] - 1), 3 do
           local usd, nano = v[at + 3] + v[at + 5] - plan.warns[w + 1], v[at + 4] + v[at + 6] - plan.warns[w + 2]
           if usd * NANO + nano < 0 then break end
-          passed = passed + 1
+          passed = plan.warns[w]
           if passed > v[at + 7] then
             v[at + 7] = passed
-            add_event(plan.org.shard, scope, i, plan.warns[w], member_of(plan.org, item.key), batch.now)
+            add_event(plan.org.shard, scope, i, passed, member_of(plan.org, item.key), batch.now)
           end
         end
         if passed > 0 then tell[#tell + 1] = status(s, i, WARNS, v, at) end

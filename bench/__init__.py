@@ -1,0 +1,1 @@
+"""How fast is it? `python -m bench.run` measures a sidecar with an embedded store, from outside."""

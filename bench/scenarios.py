@@ -1,0 +1,222 @@
+"""What is measured: callers against a sidecar, and the two things that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import calls, raw
+from bench.empty import empty_server
+from bench.load import Callers, Generator, Load, Run
+from bench.machine import Cores, cpu_s, work_s
+from bench.sidecar import Sidecar, sidecar
+
+RESERVE = "/limiter.v1.Limiter/Reserve"
+SETTLE = "/limiter.v1.Limiter/Settle"
+
+MANY = Callers(8, 8)
+ONE = Callers(1, 1)
+ORGANIZATIONS = 1000
+
+_GRANTED = 1
+_SETTLED = 2
+#: Calls in one batch of the raw script: the most that a sidecar sends together.
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Callers who Reserve, and Settle each grant if `settle`. `unique`: they name their calls."""
+
+    name: str
+    organizations: int
+    callers: Callers
+    unique: bool = True
+    settle: bool = False
+
+
+SCENARIOS = (
+    Scenario("reserve, 64 callers", 1, MANY),
+    Scenario("reserve, 64 callers, no request ids", 1, MANY, unique=False),
+    Scenario("reserve, 1 caller", 1, ONE),
+    Scenario("reserve + settle, 64 callers", 1, MANY, settle=True),
+    Scenario("reserve, 64 callers, 1,000 organizations", ORGANIZATIONS, MANY),
+    Scenario("reserve, 1 caller, 1,000 organizations", ORGANIZATIONS, ONE),
+    Scenario("reserve + settle, 64 callers, 1,000 organizations", ORGANIZATIONS, MANY, settle=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long to measure, in seconds for a run; in batches, or single calls, for the raw script."""
+
+    seconds: float
+    warm_up_s: float
+    batches: int
+    singles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One run. A decision is an answer to Reserve that granted; anything else is in `refused` and `failed`.
+
+    `sidecar_us`, `store_us` and `load_us` are CPU time per decision; `script_us` is what the store's
+    commandstats say of the scripts per call in them; `batch` is the mean of calls in a script call.
+    `load_busy` and `load_starved` are shares of the time in which the generator worked, and in which it
+    was ready but had no core; `strangers` is the share of a core that went to nobody of ours.
+    """
+
+    name: str
+    per_s: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    settle_p50_ms: float | None
+    refused: int
+    failed: int
+    sidecar_us: float | None
+    store_us: float | None
+    script_us: float | None
+    batch: float | None
+    load_us: float | None
+    load_busy: float
+    load_starved: float
+    strangers: float
+
+
+class Bench:
+    """Runs rounds; each starts its servers anew, so that open holds of one do not burden the next."""
+
+    def __init__(self, directory: Path, on: Cores, pace: Pace) -> None:
+        self._on = on
+        self._pace = pace
+        self._generator = Generator(directory, on.rest)
+        self._runs = 0
+
+    def round(self, wanted: str = "") -> Iterator[Measurement]:
+        """Measure every scenario whose name contains `wanted`, and what they are compared with."""
+        yield from self._empty()
+        for organizations in (1, ORGANIZATIONS):
+            chosen = [one for one in SCENARIOS if one.organizations == organizations and wanted in one.name]
+            if not chosen:
+                continue
+            with sidecar(organizations, self._on) as running:
+                yield from self._raw(running, organizations)
+                for scenario in chosen:
+                    yield self._callers(running, scenario)
+
+    def _empty(self) -> Iterator[Measurement]:
+        """An empty unary call: the most that this engine can answer."""
+        with empty_server(self._on) as (pid, port):
+            load = Load(RESERVE, calls.reserve_bodies(["lk-of-nobody"]), unique="empty-")
+            for name, callers in (("empty call, 64 callers", MANY), ("empty call, 1 caller", ONE)):
+                self._generator.run(port, callers, load, seconds=self._pace.warm_up_s)
+                before_s, work_before_s = cpu_s(pid), work_s(self._on)
+                run = self._generator.run(port, callers, load, seconds=self._pace.seconds)
+                ours_s = cpu_s(pid) - before_s
+                strangers_s = work_s(self._on) - work_before_s - ours_s - run.cpu_s
+                yield _measurement(name, run, sidecar_s=ours_s, strangers_s=strangers_s)
+
+    def _raw(self, running: Sidecar, organizations: int) -> Iterator[Measurement]:
+        """The scripts without gRPC: the most that this store can decide."""
+        where = "" if organizations == 1 else f", {organizations:,} organizations"
+        for batch, batches in ((_BATCH, self._pace.batches), (1, self._pace.singles)):
+            measured = raw.measure(
+                running.store_socket, organizations=organizations, batch=batch, batches=batches, core=self._on.sidecar
+            )
+            for verb, told in (("reserve", measured.reserve), ("settle", measured.settle)):
+                yield _raw_measurement(f"{verb} script, batches of {batch}{where}", told, batch)
+
+    def _callers(self, running: Sidecar, scenario: Scenario) -> Measurement:
+        bodies = calls.reserve_bodies(running.secrets)
+        then = SETTLE if scenario.settle else ""
+        warm = Load(RESERVE, bodies, unique=self._unique(scenario), then=then, tail=calls.settle_tail())
+        load = Load(RESERVE, bodies, unique=self._unique(scenario), then=then, tail=calls.settle_tail())
+        self._generator.run(running.port, scenario.callers, warm, seconds=self._pace.warm_up_s)
+        with running.store() as store:
+            store.config_resetstat()
+            before, work_before_s = running.read(), work_s(self._on)
+            run = self._generator.run(running.port, scenario.callers, load, seconds=self._pace.seconds)
+            after, work_after_s = running.read(), work_s(self._on)
+            script_us = raw.evalsha_us(store)
+        batches, held = _difference(after.batches, before.batches, "reserve")
+        settle_batches, ended = _difference(after.batches, before.batches, "settle")
+        sidecar_s, store_s = after.sidecar_s - before.sidecar_s, after.store_s - before.store_s
+        return _measurement(
+            scenario.name,
+            run,
+            sidecar_s=sidecar_s,
+            store_s=store_s,
+            script_us=script_us / max(1.0, held + ended),
+            batch=(held + ended) / max(1.0, batches + settle_batches),
+            strangers_s=work_after_s - work_before_s - sidecar_s - store_s - run.cpu_s,
+        )
+
+    def _unique(self, scenario: Scenario) -> str:
+        self._runs += 1
+        return f"run-{self._runs}-" if scenario.unique else ""
+
+
+def _difference(
+    after: dict[str, tuple[float, float]], before: dict[str, tuple[float, float]], script: str
+) -> tuple[float, float]:
+    (batches, count), (batches_before, count_before) = after.get(script, (0, 0)), before.get(script, (0, 0))
+    return batches - batches_before, count - count_before
+
+
+def _measurement(
+    name: str,
+    run: Run,
+    *,
+    sidecar_s: float,
+    strangers_s: float,
+    store_s: float | None = None,
+    script_us: float | None = None,
+    batch: float | None = None,
+) -> Measurement:
+    reserve, settle = run.methods[0], run.methods[1] if len(run.methods) > 1 else None
+    granted = reserve.kinds[_GRANTED]
+    refused = sum(reserve.kinds) - granted
+    if settle is not None:
+        refused += sum(settle.kinds) - settle.kinds[_SETTLED]
+    micro = 1e6 / max(1, granted)
+    return Measurement(
+        name=name,
+        per_s=granted / run.seconds,
+        p50_ms=reserve.p50_ms,
+        p90_ms=reserve.p90_ms,
+        p99_ms=reserve.p99_ms,
+        settle_p50_ms=None if settle is None else settle.p50_ms,
+        refused=refused,
+        failed=sum(method.failed for method in run.methods),
+        sidecar_us=sidecar_s * micro,
+        store_us=None if store_s is None else store_s * micro,
+        script_us=script_us,
+        batch=batch,
+        load_us=run.cpu_s * micro,
+        load_busy=run.cpu_s / run.seconds,
+        load_starved=run.starved_s / run.seconds,
+        strangers=max(0.0, strangers_s) / run.seconds,
+    )
+
+
+def _raw_measurement(name: str, verb: raw.Verb, batch: int) -> Measurement:
+    return Measurement(
+        name=name,
+        per_s=verb.per_s,
+        p50_ms=verb.p50_ms,
+        p90_ms=verb.p90_ms,
+        p99_ms=verb.p99_ms,
+        settle_p50_ms=None,
+        refused=0,
+        failed=0,
+        sidecar_us=None,
+        store_us=verb.store_cpu_us,
+        script_us=verb.script_us,
+        batch=batch,
+        load_us=verb.client_us,
+        load_busy=verb.client_busy,
+        load_starved=0.0,
+        strangers=0.0,
+    )
