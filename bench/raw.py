@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import statistics
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import hiredis
@@ -24,7 +23,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from bench import calls
-from bench.machine import started_on
+from bench.machine import cpu_s, started_on
 from limiter.domain.limits import LimitKind
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag
 from limiter.domain.scopes import Scope
@@ -49,20 +48,26 @@ _ENDING = (
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """What one script did: calls per second, the median and 99th percentile of a batch, and the store's own time."""
+    """What one script did: calls per second, and how long a batch took.
+
+    `script_us` is what the store's commandstats say, per call; `store_s` and `client_s` are CPU seconds per 1,000
+    calls; `client_busy` is the share of the time in which the client worked.
+    """
 
     per_s: float
     p50_ms: float
+    p90_ms: float
     p99_ms: float
-    store_us: float
+    script_us: float
+    store_s: float
     client_s: float
+    client_busy: float
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Both verbs, in batches of `batch`."""
+    """Both verbs, in batches of one size."""
 
-    batch: int
     reserve: Verb
     settle: Verb
 
@@ -73,7 +78,7 @@ def measure(store_socket: Path, *, organizations: int, batch: int, batches: int,
     with started_on(core):
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     told = json.loads(done.stdout)
-    return Raw(told["batch"], Verb(**told["reserve"]), Verb(**told["settle"]))
+    return Raw(Verb(**told["reserve"]), Verb(**told["settle"]))
 
 
 async def _plan(store: RedisStore, number: int, now_ms: int) -> Plan:
@@ -184,29 +189,34 @@ def _send(store_socket: str, commands: Sequence[bytes], *, under_way: int) -> tu
 def _verb(store_socket: str, verb: str, commands: Sequence[bytes], batch: int) -> Verb:
     with Redis(unix_socket_path=store_socket, protocol=2) as store:
         store.script_load(script(verb).source)
+        pid = int(cast("dict[str, Any]", store.info("server"))["process_id"])
         store.config_resetstat()
-        before_s = time.process_time()
+        store_before_s, before_s = cpu_s(pid), time.process_time()
         seconds, took_ms = _send(store_socket, commands, under_way=1 if batch == 1 else 2)
-        client_s = time.process_time() - before_s
-        store_us = evalsha_us(store)
+        client_s, store_s = time.process_time() - before_s, cpu_s(pid) - store_before_s
+        script_us = evalsha_us(store)
     count = len(commands) * batch
     took_ms.sort()
+    p50_ms, p90_ms, p99_ms = (took_ms[int(q * (len(took_ms) - 1))] for q in (0.5, 0.9, 0.99))
     return Verb(
         per_s=count / seconds,
-        p50_ms=statistics.median(took_ms),
-        p99_ms=took_ms[int(0.99 * (len(took_ms) - 1))],
-        store_us=store_us / count,
-        client_s=client_s,
+        p50_ms=p50_ms,
+        p90_ms=p90_ms,
+        p99_ms=p99_ms,
+        script_us=script_us / count,
+        store_s=store_s / count * 1000,
+        client_s=client_s / count * 1000,
+        client_busy=client_s / seconds,
     )
 
 
 def evalsha_us(store: Redis) -> float:
     """What the store's commandstats say of all script calls since they were reset, in µs."""
-    stats: Any = store.info("commandstats")
+    stats = cast("dict[str, Any]", store.info("commandstats"))
     return float(stats.get("cmdstat_evalsha", {"usec": 0})["usec"])
 
 
-def _batches(plans: Sequence[Plan], batch: int, batches: int) -> Iterable[list[HoldCall]]:
+def _batches(plans: Sequence[Plan], batch: int, batches: int) -> Iterator[list[HoldCall]]:
     for b in range(batches):
         yield [_hold(plans[(b * batch + i) % len(plans)]) for i in range(batch)]
 
@@ -215,7 +225,7 @@ def _main(store_socket: str, organizations: int, batch: int, batches: int) -> No
     holds = list(_batches(asyncio.run(_plans(store_socket, organizations)), batch, batches))
     reserves = [_reserve_command(one) for one in holds]
     settles = [_settle_command(one) for one in holds]
-    raw = Raw(batch, _verb(store_socket, "reserve", reserves, batch), _verb(store_socket, "settle", settles, batch))
+    raw = Raw(_verb(store_socket, "reserve", reserves, batch), _verb(store_socket, "settle", settles, batch))
     print(json.dumps(asdict(raw)))
 
 

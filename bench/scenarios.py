@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import calls, raw
@@ -61,10 +61,10 @@ class Pace:
 class Measurement:
     """One run. A decision is an answer to Reserve that granted; anything else is in `refused` and `failed`.
 
-    `sidecar_us`, `store_us` and `load_us` are CPU time per decision; `script_us` is what the store's
-    commandstats say of the scripts per call in them; `batch` is the mean of calls in a script call.
-    `load_busy` and `load_starved` are shares of the time in which the generator worked, and in which it
-    was ready but had no core; `strangers` is the share of a core that went to nobody of ours.
+    `sidecar_s`, `store_s` and `load_s` are CPU seconds per 1,000 decisions; `script_us` is what the store's
+    commandstats say of the scripts, per call in them; `batch` is the mean of calls in a script call.
+    `load_busy` and `load_starved` are the shares of the time in which the generator worked, and in which
+    it was ready but had no core; `strangers` is the share of one core that went to nobody of ours.
     """
 
     name: str
@@ -75,11 +75,11 @@ class Measurement:
     settle_p50_ms: float | None
     refused: int
     failed: int
-    sidecar_us: float | None
-    store_us: float | None
+    sidecar_s: float | None
+    store_s: float | None
     script_us: float | None
     batch: float | None
-    load_us: float | None
+    load_s: float
     load_busy: float
     load_starved: float
     strangers: float
@@ -131,8 +131,8 @@ class Bench:
     def _callers(self, running: Sidecar, scenario: Scenario) -> Measurement:
         bodies = calls.reserve_bodies(running.secrets)
         then = SETTLE if scenario.settle else ""
-        warm = Load(RESERVE, bodies, unique=self._unique(scenario), then=then, tail=calls.settle_tail())
         load = Load(RESERVE, bodies, unique=self._unique(scenario), then=then, tail=calls.settle_tail())
+        warm = replace(load, unique=self._unique(scenario))
         self._generator.run(running.port, scenario.callers, warm, seconds=self._pace.warm_up_s)
         with running.store() as store:
             store.config_resetstat()
@@ -180,7 +180,7 @@ def _measurement(
     refused = sum(reserve.kinds) - granted
     if settle is not None:
         refused += sum(settle.kinds) - settle.kinds[_SETTLED]
-    micro = 1e6 / max(1, granted)
+    per_1000 = 1000 / max(1, granted)
     return Measurement(
         name=name,
         per_s=granted / run.seconds,
@@ -190,11 +190,11 @@ def _measurement(
         settle_p50_ms=None if settle is None else settle.p50_ms,
         refused=refused,
         failed=sum(method.failed for method in run.methods),
-        sidecar_us=sidecar_s * micro,
-        store_us=None if store_s is None else store_s * micro,
+        sidecar_s=sidecar_s * per_1000,
+        store_s=None if store_s is None else store_s * per_1000,
         script_us=script_us,
         batch=batch,
-        load_us=run.cpu_s * micro,
+        load_s=run.cpu_s * per_1000,
         load_busy=run.cpu_s / run.seconds,
         load_starved=run.starved_s / run.seconds,
         strangers=max(0.0, strangers_s) / run.seconds,
@@ -211,11 +211,11 @@ def _raw_measurement(name: str, verb: raw.Verb, batch: int) -> Measurement:
         settle_p50_ms=None,
         refused=0,
         failed=0,
-        sidecar_us=None,
-        store_us=verb.store_cpu_us,
+        sidecar_s=None,
+        store_s=verb.store_s,
         script_us=verb.script_us,
         batch=batch,
-        load_us=verb.client_us,
+        load_s=verb.client_s,
         load_busy=verb.client_busy,
         load_starved=0.0,
         strangers=0.0,

@@ -40,7 +40,7 @@ def check(*, file: File, output: Output = Format.TABLE) -> None:
     if output is Format.JSON:
         write_json({"valid": True, "mistakes": [], **counts})
     else:
-        write(f"{file} is valid: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+        write(f"{file} is valid: {', '.join(counted(*pair) for pair in counts.items())}")
 
 
 @example("limiter apply policy.yaml --dry-run", "limiter apply policy.yaml")
@@ -124,4 +124,9 @@ def _print_mistakes(error: PolicyInvalid, file: Path, output: Format) -> None:
         write_json({"valid": False, "mistakes": [asdict(mistake) for mistake in error.mistakes]})
         return
     write(facts((mistake.path or "document", mistake.message) for mistake in error.mistakes))
-    say(f"limiter: {file} is not valid: {str(error).count(chr(10)) + 1} mistakes")
+    say(f"limiter: {file} is not valid: {counted('mistakes', len(error.mistakes))}")
+
+
+def counted(things: str, count: int) -> str:
+    """Write how many there are: `1 team`, `2 teams`."""
+    return f"{count} {things.removesuffix('s') if count == 1 else things}"

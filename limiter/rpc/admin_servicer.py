@@ -24,6 +24,7 @@ _ROWS_AT_ONCE = 500
 _FOLLOW_EVERY_S = 0.25
 _LATEST_MAX = 100_000
 _PAGE = 100
+_TOKEN_DIGITS_MAX = 18
 
 #: How far each shard was read.
 _Positions = dict[int, tuple[int, int] | None]
@@ -111,7 +112,7 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
         scope, size = _scope(request.scope), _page_size(request.page_size)
         names = [scope.organization] if scope is not None else await self._administration.organizations()
         current, _, after = request.page_token.partition(" ")
-        if after and not after.isdecimal():
+        if after and not (after.isascii() and after.isdecimal() and len(after) <= _TOKEN_DIGITS_MAX):
             raise InvalidArgument("page_token", request.page_token, "pass the token of the page before, as it came")
         for name in [name for name in names if name >= current]:
             records, following = await self._administration.open_reservations(

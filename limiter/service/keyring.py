@@ -16,6 +16,8 @@ from limiter.store.port import StoredKey
 
 OVERLAP_MS = 86_400_000
 _DIGEST_KEPT_MS = 86_400_000
+#: A shorter secret gets no hint: its last four characters would tell too much of it.
+_HINTED_FROM = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,14 @@ class Keyring:
         end_ms = now_ms + overlap_ms
         shown = mint_secret()
         entry = await self._claim(key, shown, now_ms)
-        kept, record = [], known.record
-        for secret in record.secrets:
-            not_after_ms = min(secret.not_after_ms or end_ms, end_ms)
-            if not_after_ms > now_ms:
-                kept.append(replace(secret, not_after_ms=not_after_ms))
-            await self._desk.store.retire_digest(secret.digest, ttl_ms=not_after_ms - now_ms + _DIGEST_KEPT_MS)
+        record = known.record
+        ending = [replace(old, not_after_ms=min(old.not_after_ms or end_ms, end_ms)) for old in record.secrets]
+        kept = [old for old in ending if old.not_after_ms > now_ms]
         record = replace(record, secrets=(*kept, entry))
         await self._store_key(key, known.revision, record)
+        # Only now: had somebody else changed the key meanwhile, its secrets would live on.
+        for old in ending:
+            await self._desk.store.retire_digest(old.digest, ttl_ms=max(0, old.not_after_ms - now_ms) + _DIGEST_KEPT_MS)
         return KeyView(key, record, _declares(organization, key)), shown
 
     async def update(
@@ -125,7 +127,7 @@ class Keyring:
         digest = self._desk.pepper.digest(secret)
         if not await self._desk.store.claim_digest(digest, key):
             raise AlreadyExists("secret: it belongs to another key")
-        return Secret(digest, secret[-4:], now_ms)
+        return Secret(digest, secret[-4:] if len(secret) >= _HINTED_FROM else "", now_ms)
 
     async def _store_key(self, key: Scope, revision: int, record: KeyRecord) -> None:
         if not await self._desk.store.replace_key(StoredKey(key, revision + 1, record.to_json())):

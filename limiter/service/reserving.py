@@ -8,6 +8,7 @@ from secrets import token_hex
 
 from limiter.domain.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     LimiterError,
@@ -36,6 +37,7 @@ class Reserving:
     async def reserve(self, call: ReserveCall) -> Verdict:
         """Ask for a hold. A refusal is an answer; an error means that no decision was made."""
         desk = self._desk
+        _check_deadline(call.deadline)
         request, reading = read_size(call.size)
         identity = await desk.identify(call.principal)
         if identity is None:
@@ -72,13 +74,18 @@ class Reserving:
                     return self._refuse_unknown(call)
                 _, secret_expires_ms = identity
                 continue
-            if reply.code == Code.DENIED and reply.due_waiting and not swept and not call.dry_run:
+            may_help = reply.code == Code.DENIED and reply.due_waiting and not swept and not call.dry_run
+            if may_help and await self._sweep_helped(key.organization):
                 swept = True
-                pending = self._sweep(key.organization)
-                if pending is not None and await pending:
-                    continue
-            return self._verdict(call, plan, request, asked, reply, question)
+                continue
+            return self._verdict(call, plan, request, asked, reply, question, tags)
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
+
+    async def _sweep_helped(self, organization: str) -> bool:
+        """End due holds, if that was not done a moment ago; answers whether there were any."""
+        pending = self._sweep(organization)
+        # Others wait for the same sweep: that this call is cancelled must not end it.
+        return pending is not None and await asyncio.shield(pending)
 
     def _hold_call(  # noqa: PLR0917 - private, called once
         self,
@@ -121,6 +128,7 @@ class Reserving:
         asked: HoldCall,
         reply: HoldReply,
         question: Question,
+        tags: Tags,
     ) -> Verdict:
         for raw in reply.statuses:
             if raw.why == Why.SHADOWS:
@@ -135,17 +143,22 @@ class Reserving:
             denied = _denied(plan, request, asked, reply)
             self._desk.metrics.decisions["DENIED", denied.reason.name].inc()
             if not call.dry_run:
-                self._desk.refusals.add(question, denied, call.tags, reply.now_ms)
+                self._desk.refusals.add(question, denied, (*plan.tags.items(), *tags), reply.now_ms)
             return denied
         if reply.code == Code.CLOCK_BEHIND:
             self._desk.metrics.clock_behind.inc()
         raise _error(reply, asked.name)
 
     def _refuse_unknown(self, call: ReserveCall, key: Scope | None = None) -> Denied:
-        self._desk.metrics.decisions["DENIED", DenialReason.KEY_UNKNOWN.name].inc()
         if key is not None and call.principal.key is None:
             raise Unavailable(f"organization {key.organization} has no policy; apply one with `limiter apply`")
+        self._desk.metrics.decisions["DENIED", DenialReason.KEY_UNKNOWN.name].inc()
         return Denied(DenialReason.KEY_UNKNOWN, refusal_message(DenialReason.KEY_UNKNOWN, ()), dry_run=call.dry_run)
+
+
+def _check_deadline(deadline: float | None) -> None:
+    if deadline is not None and asyncio.get_running_loop().time() >= deadline:
+        raise DeadlineExceeded("the deadline had passed before the store was asked; nothing was changed")
 
 
 def _statuses(plan: Plan, asked: HoldCall, reply: HoldReply, *wanted: Why) -> tuple[LimitStatus, ...]:
@@ -157,15 +170,21 @@ def _statuses(plan: Plan, asked: HoldCall, reply: HoldReply, *wanted: Why) -> tu
 
 
 def _granted(plan: Plan, asked: HoldCall, reply: HoldReply) -> Granted:
+    limits, warnings = [], []
+    for raw in reply.statuses:
+        status = limit_status(
+            plan, raw, now_ms=reply.now_ms, cost=asked.cost, tokens=asked.tokens, requests=asked.requests
+        )
+        (warnings if raw.why else limits).append(status)  # Why.INFORMS is 0
     return Granted(
-        reservation="" if asked.dry_run else str(asked.name),
-        held_nanousd=reply.held,
-        expires_at_ms=reply.expires_ms,
-        max_output_tokens=None if reply.output_max < 0 else reply.output_max,
-        limits=_statuses(plan, asked, reply, Why.INFORMS),
-        warnings=_statuses(plan, asked, reply, Why.SHADOWS, Why.WARNS),
-        repeated_call=reply.repeated,
-        dry_run=asked.dry_run,
+        "" if asked.dry_run else str(asked.name),
+        reply.held,
+        reply.expires_ms,
+        None if reply.output_max < 0 else reply.output_max,
+        tuple(limits),
+        tuple(warnings),
+        reply.repeated,
+        asked.dry_run,
     )
 
 

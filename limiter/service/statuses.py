@@ -13,36 +13,26 @@ from limiter.store.port import Plan, RawStatus
 #: When to come back where only other calls' holds stand in the way: nobody knows when they end.
 HOLD_RETRY_MS = 1_000
 
+_SPEND, _REQUESTS, _CONCURRENCY = LimitKind.SPEND, LimitKind.REQUESTS, LimitKind.CONCURRENCY
+
 
 def limit_status(plan: Plan, raw: RawStatus, *, now_ms: int, cost: int, tokens: int, requests: int) -> LimitStatus:
     """One counter of a plan in the limit's unit; `cost`, `tokens` and `requests` are what the call asks for."""
-    scope = plan.scopes[raw.scope]
-    limit = scope.limits[raw.limit].limit
-    if limit.kind is LimitKind.SPEND:
-        settled, held = raw.b * NANOUSD_PER_USD + raw.c, raw.d * NANOUSD_PER_USD + raw.e
-        return LimitStatus(
-            scope=scope.scope,
-            limit=limit,
-            settled=settled,
-            held=held,
-            remaining=max(0, limit.amount - settled - held),
-            requested=cost,
-            resets_at_ms=0 if raw.a >= TOTAL_END else raw.a,
-        )
-    if limit.kind is LimitKind.CONCURRENCY:
-        return LimitStatus(scope.scope, limit, 0, raw.a, max(0, limit.amount - raw.a), requests)
+    place, entry, _, first, second, third, fourth, fifth = raw
+    scope = plan.scopes[place]
+    limit = scope.limits[entry].limit
+    kind = limit.kind
+    if kind is _SPEND:
+        settled, held = second * NANOUSD_PER_USD + third, fourth * NANOUSD_PER_USD + fifth
+        left = limit.amount - settled - held
+        return LimitStatus(scope.scope, limit, settled, held, max(left, 0), cost, 0 if first >= TOTAL_END else first)
+    if kind is _CONCURRENCY:
+        return LimitStatus(scope.scope, limit, 0, first, max(limit.amount - first, 0), requests)
     ticks, tick_ms = RATE_PERIODS[limit.per]
-    missing = limit.burst * ticks - raw.b
-    full_ms = (raw.a + -(-missing // limit.amount)) * tick_ms if missing > 0 and limit.amount else 0
-    return LimitStatus(
-        scope=scope.scope,
-        limit=limit,
-        settled=0,
-        held=0,
-        remaining=max(0, raw.b // ticks),
-        requested=requests if limit.kind is LimitKind.REQUESTS else tokens,
-        refills_at_ms=full_ms or now_ms,
-    )
+    missing = limit.burst * ticks - second
+    full_ms = (first + -(-missing // limit.amount)) * tick_ms if missing > 0 and limit.amount else now_ms
+    asked = requests if kind is _REQUESTS else tokens
+    return LimitStatus(scope.scope, limit, 0, 0, max(second // ticks, 0), asked, 0, full_ms)
 
 
 def retry_after_ms(plan: Plan, raws: list[RawStatus], *, now_ms: int, tokens: int, requests: int) -> int:

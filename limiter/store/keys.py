@@ -49,9 +49,14 @@ def organization_key(organization: str) -> str:
     return f"{PREFIX}{{{shard_of(organization)}}}:org:{organization}"
 
 
+@lru_cache(maxsize=65536)
+def _hold_prefix(organization: str) -> str:
+    return f"{PREFIX}{{{shard_of(organization)}}}:hold:{organization}:"
+
+
 def hold_key(name: ReservationName) -> str:
     """The record of a hold."""
-    return f"{PREFIX}{{{shard_of(name.organization)}}}:hold:{name.organization}:{name.id}"
+    return _hold_prefix(name.organization) + name.id
 
 
 @lru_cache(maxsize=SHARDS)

@@ -48,7 +48,7 @@ class Output:
     def row(self, *words: str) -> list[str]:
         """The only line that has all these words, by its columns."""
         (found,) = [line for line in self.lines if all(word in line for word in words)]
-        return [cell for cell in found.split("  ") if cell.strip()]
+        return [cell.strip() for cell in found.split("  ") if cell.strip()]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -117,6 +118,28 @@ def test_a_missing_certificate_is_a_usage_error(limiter: CommandLine, sidecar: F
     output = limiter.run("keys", "list", "--admin", sidecar.address, "--tls-ca", "missing.pem", exit_code=2)
 
     assert "missing.pem" in output.err
+
+
+def test_a_remote_sidecar_is_reached_by_tls_under_the_name_in_its_certificate(
+    limiter: CommandLine, directory: Path
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl program is not installed here")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
+    name = ("-subj", "/CN=limiter", "-addext", "subjectAltName=DNS:limiter.example")
+    command = ["openssl", "req", "-x509", *curve, *name, "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    key, certificate = (directory / file for file in ("key.pem", "cert.pem"))
+    fake = FakeSidecar(directory)
+    fake.start(grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())]))
+
+    trusting = ("keys", "list", "--admin", fake.address, "--tls-ca", "cert.pem")
+    limiter.run(*trusting, "--tls-server-name", "limiter.example")
+    limiter.run(*trusting, exit_code=4)  # it is not 127.0.0.1's certificate
+    limiter.run("keys", "list", "--admin", fake.address, "--tls", exit_code=4)  # nor one that the system trusts
+
+    assert len(fake.asked) == 1
+    fake.close()
 
 
 def test_ctrl_c_ends_a_command_with_130_and_no_traceback(sidecar: FakeSidecar) -> None:

@@ -45,7 +45,7 @@ def bad(directory: Path) -> str:
 def test_a_valid_file_is_checked_without_a_sidecar(limiter: CommandLine, good: str) -> None:
     output = limiter.run("check", good)
 
-    assert output.out == "good.yaml is valid: 1 organizations, 1 teams, 1 keys, 2 limits\n"
+    assert output.out == "good.yaml is valid: 1 organization, 1 team, 1 key, 2 limits\n"
 
 
 def test_every_mistake_is_listed_with_its_path(limiter: CommandLine, bad: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from limiter.domain.errors import DeadlineExceeded
 from limiter.domain.reservations import RowFlag, State
 from limiter.domain.verdicts import Granted
 from tests.rules.conftest import OpenLimiter
-from tests.rules.desk import Limiter, name_of, places
+from tests.rules.desk import Gate, Limiter, name_of, places
 
 POLICY = """
     version: 1
@@ -26,6 +28,14 @@ POLICY = """
               - {id: slots, concurrency: 5}
             keys: {bot: {}}
 """
+
+
+async def until(ready: Callable[[], Any]) -> Any:
+    """Let others run until `ready` answers something; answers that."""
+    async with asyncio.timeout(5):
+        while not (found := ready()):
+            await asyncio.sleep(0)
+    return found
 
 
 async def give_back(limiter: Limiter, hold: Granted) -> None:
@@ -86,49 +96,62 @@ async def test_giving_back_a_settled_hold_changes_nothing(limiter: Limiter) -> N
     assert (await limiter.money("acme/search day")).settled == "0.40"
 
 
+async def settle_down(limiter: Limiter) -> None:
+    """Wait until the store has answered and all that is to be given back is."""
+    await limiter.store._reserves.drain()
+    await limiter.service.give_backs.drain()
+
+
 async def test_a_call_that_is_cancelled_while_the_store_decides_leaves_no_hold(limiter: Limiter) -> None:
     await limiter.apply(POLICY)
-    await limiter.grant(cost="0", id="warm")
+    gate = Gate(limiter)
     call = asyncio.create_task(limiter.reserve(cost="1", id="r"))
-    while not limiter.store._reserves._under_way:
-        await asyncio.sleep(0)
+    await gate.decided.wait()
+    assert len((await limiter.dump()).open_holds) == 1
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await limiter.store._reserves.drain()
-    await asyncio.sleep(0)
-    await limiter.service.give_backs.drain()
+    gate.open()
+    await settle_down(limiter)
+    assert await limiter.left("acme/search slots") == 5
     assert (await limiter.money("acme/search day")).held == "0.00"
-    assert await limiter.left("acme/search slots") == 4
 
 
 async def test_one_cancelled_call_never_disturbs_the_others_of_its_batch(limiter: Limiter) -> None:
     await limiter.apply(POLICY)
     await limiter.grant(cost="0", id="warm")
+    gate = Gate(limiter)
     calls = [asyncio.create_task(limiter.reserve(cost="1", id=f"r{i}")) for i in range(4)]
-    while not limiter.store._reserves._under_way:
-        await asyncio.sleep(0)
+    await gate.decided.wait()
     calls[1].cancel()
+    gate.open()
     results = await asyncio.gather(*calls, return_exceptions=True)
-    await limiter.store._reserves.drain()
-    await asyncio.sleep(0)
-    await limiter.service.give_backs.drain()
+    await settle_down(limiter)
     assert [type(result).__name__ for result in results] == ["Granted", "CancelledError", "Granted", "Granted"]
     assert (await limiter.money("acme/search day")).held == "3.00"
 
 
-async def test_a_cancelled_call_never_disturbs_others_that_wait_for_the_same_sweep(limiter: Limiter) -> None:
+async def test_a_cancelled_call_never_disturbs_others_that_wait_for_the_same_sweep(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await limiter.apply(POLICY)
     await limiter.grant(cost="10", ttl="1 minute")
     limiter.tick("2 minutes")
+    expire, go = limiter.store.expire_due, asyncio.Event()
+
+    async def expire_slowly(*arguments: Any, **options: Any) -> Any:
+        await go.wait()
+        return await expire(*arguments, **options)
+
+    monkeypatch.setattr(limiter.store, "expire_due", expire_slowly)
     calls = [asyncio.create_task(limiter.reserve(cost="5", id=f"r{i}")) for i in range(2)]
-    while not limiter.service._sweeper._running:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    (sweep,) = await until(lambda: list(limiter.service._sweeper._running.values()))
+    await until(lambda: len(sweep._callbacks or ()) == 3 or sweep.done())
     calls[0].cancel()
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(results[0], asyncio.CancelledError)
-    assert isinstance(results[1], Granted), results[1]
+    await asyncio.wait(calls[:1])
+    go.set()
+    result = await calls[1]
+    assert isinstance(result, Granted), result
 
 
 async def test_a_call_past_its_deadline_never_reaches_the_store(limiter: Limiter) -> None:
@@ -172,14 +195,13 @@ async def test_the_batch_of_a_late_call_goes_on_without_it(limiter: Limiter) -> 
 
 async def test_a_consumed_call_is_spent_even_if_nobody_heard(limiter: Limiter) -> None:
     await limiter.apply(POLICY)
-    await limiter.grant(cost="0", id="warm")
+    gate = Gate(limiter)
     call = asyncio.create_task(limiter.reserve(cost="1", id="r", consume=True))
-    while not limiter.store._reserves._under_way:
-        await asyncio.sleep(0)
+    await gate.decided.wait()
     call.cancel()
+    gate.open()
     await asyncio.gather(call, return_exceptions=True)
-    await limiter.store._reserves.drain()
-    await limiter.service.give_backs.drain()
+    await settle_down(limiter)
     assert (await limiter.money("acme/search day")).settled == "1.00"
 
 
