@@ -44,7 +44,7 @@ def empty_server(on: Cores) -> Iterator[tuple[int, int]]:
 
 async def _serve(port: int) -> None:
     def register(_listener: Listener, guard: Any) -> None:  # noqa: ANN401 - takes the place of a server
-        limiter_pb2_grpc.add_LimiterServicer_to_server(_Empty(), guard)  # type: ignore[no-untyped-call] # generated
+        limiter_pb2_grpc.add_LimiterServicer_to_server(_Empty(), guard)
 
     await Server([Listener(f"127.0.0.1:{port}")], register).start()
     await asyncio.Event().wait()

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import hiredis
@@ -157,9 +157,8 @@ def _settle_command(holds: Sequence[HoldCall]) -> bytes:
 def _command(verb: str, cargo: Cargo, holds: Sequence[HoldCall], items: Sequence[bytes]) -> bytes:
     cargo.holds = [keys.hold_key(hold.name) for hold in holds]
     names, heading, placing = cargo.label()
-    packed: bytes = hiredis.pack_command(
-        ("EVALSHA", script(verb).sha, len(names), *names, b"", heading, placing, *items)
-    )
+    words: Any = ("EVALSHA", script(verb).sha, len(names), *names, b"", heading, placing, *items)
+    packed: bytes = hiredis.pack_command(words)
     return packed
 
 
@@ -189,7 +188,7 @@ def _send(store_socket: str, commands: Sequence[bytes], *, under_way: int) -> tu
 def _verb(store_socket: str, verb: str, commands: Sequence[bytes], batch: int) -> Verb:
     with Redis(unix_socket_path=store_socket, protocol=2) as store:
         store.script_load(script(verb).source)
-        pid = int(cast("dict[str, Any]", store.info("server"))["process_id"])
+        pid = int(store.info("server")["process_id"])
         store.config_resetstat()
         store_before_s, before_s = cpu_s(pid), time.process_time()
         seconds, took_ms = _send(store_socket, commands, under_way=1 if batch == 1 else 2)
@@ -212,7 +211,7 @@ def _verb(store_socket: str, verb: str, commands: Sequence[bytes], batch: int) -
 
 def evalsha_us(store: Redis) -> float:
     """What the store's commandstats say of all script calls since they were reset, in µs."""
-    stats = cast("dict[str, Any]", store.info("commandstats"))
+    stats = store.info("commandstats")
     return float(stats.get("cmdstat_evalsha", {"usec": 0})["usec"])
 
 

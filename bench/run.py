@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,8 @@ from bench.report import as_json, show, summarize
 from bench.scenarios import Bench, Measurement, Pace
 
 _RESULTS = Path(__file__).with_name("results")
+#: How wide the tables are where nobody says how wide they may be.
+_FILE_COLUMNS = 150
 _FULL = Pace(seconds=4.0, warm_up_s=1.0, batches=300, singles=2000)
 _QUICK = Pace(seconds=0.4, warm_up_s=0.2, batches=10, singles=50)
 
@@ -25,8 +27,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure as the arguments say."""
     options = _parser().parse_args(arguments)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_COLUMNS)
     on = cores()
-    pace = _QUICK if options.quick else _FULL
+    pace = _QUICK if options.quick else replace(_FULL, seconds=options.seconds)
     rounds: list[list[Measurement]] = []
     started = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="limiter-bench-") as directory:
@@ -65,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures a sidecar with its embedded store: one worker on one core, store and load on another.",
     )
     parser.add_argument("--quick", action="store_true", help="one short round, to see that all of it works")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=_FULL.seconds, help="length of one run (default: %(default)s)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only scenarios whose name contains TEXT")
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="where to write the figures (bench/results/latest.json)"

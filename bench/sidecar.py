@@ -77,7 +77,7 @@ class Sidecar:
         """Mint an API key for every organization."""
         address = (self._directory / "admin.address").read_text().strip()
         with grpc.insecure_channel(address) as channel:
-            admin = limiter_pb2_grpc.AdminStub(channel)  # type: ignore[no-untyped-call] # generated
+            admin = limiter_pb2_grpc.AdminStub(channel)
             self.secrets = [
                 admin.CreateKey(pb.CreateKeyRequest(key=calls.key(number))).secret for number in range(organizations)
             ]
@@ -85,7 +85,7 @@ class Sidecar:
     def check(self) -> None:
         """Make one call by grpcio, so that what is wrong is said in words."""
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
-            stub = limiter_pb2_grpc.LimiterStub(channel)  # type: ignore[no-untyped-call] # generated
+            stub = limiter_pb2_grpc.LimiterStub(channel)
             answer = stub.Reserve(pb.ReserveRequest.FromString(calls.reserve_bodies(self.secrets[:1])[0]))
             if answer.decision != pb.ReserveResponse.GRANTED or answer.held_nanousd == 0:
                 sys.exit(f"the sidecar should grant this call: {answer}")
@@ -129,7 +129,7 @@ def sidecar(organizations: int, on: Cores) -> Iterator[Sidecar]:
         policy.write_text(calls.policy_yaml(organizations))
         data = Path(directory) / "data"
         port, http_port = free_port(), free_port()
-        command = [sys.executable, "-m", "limiter", "serve", "--data-dir", data, "--policy", policy]
+        command = [sys.executable, "-m", "limiter", "serve", "--data-dir", str(data), "--policy", str(policy)]
         command += ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http_port}", "--log-level", "error"]
         with started_on(on.sidecar):
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -75,7 +75,9 @@ class Sidecar:
 
     async def ready(self) -> Mapping[str, str]:
         """What keeps this process from deciding; empty: nothing."""
-        return self.trouble
+        if self.server is None:
+            return {"server": "it starts"}
+        return {"server": "it stops"} if self.server.draining.is_set() else self.trouble
 
     async def _probe_for_ever(self) -> None:
         """Let health tell whether the store is there."""

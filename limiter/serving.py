@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing import Any
 import structlog
 
 from limiter.app import Sidecar, Signals, pepper_of, sidecar
-from limiter.domain.errors import AlreadyExists, InvalidArgument
+from limiter.domain.errors import AlreadyExists, InvalidArgument, Unavailable
 from limiter.domain.scopes import Scope
 from limiter.observability.http import ObservabilityServer
 from limiter.observability.metrics import Metrics, forget_worker, share_among_workers
 from limiter.policy.document import parse_policy
 from limiter.rpc.listeners import Listener
 from limiter.settings import Settings
-from limiter.sockets import note_addresses, own_listeners
+from limiter.sockets import check_shareable, note_addresses, own_listeners
 from limiter.store.embedded import EmbeddedStore
 
 _RESTART_AFTER_S = 1.0
@@ -54,9 +55,12 @@ async def serve(
             await _apply(process, settings.policy)
         secret = await _example_secret(process, example_key) if example_key else ""
         own, shared = split_listeners(settings)
-        await process.serve(own, engine=settings.engine, reuse_port=False)
-        http = await stack.enter_async_context(_http(settings, metrics, process))
         workers = [Worker(settings, url, index) for index in range(settings.workers if shared else 0)]
+        http = await stack.enter_async_context(_http(settings, metrics, process, workers))
+        stack.push_async_callback(_stop, process, workers, settings.grace_s)
+        await process.serve(own, engine=settings.engine, reuse_port=False)
+        for listener in shared:
+            check_shareable(listener)
         await asyncio.gather(*(worker.start() for worker in workers))
         note_addresses(settings.data_dir)
         bound = process.server.bound_addresses if process.server is not None else ()
@@ -66,8 +70,11 @@ async def serve(
             announce(serving)
         await signals.stop.wait()
         _log.info("stopping", grace_s=settings.grace_s)
-        await asyncio.gather(*(worker.stop() for worker in workers), process.stop(settings.grace_s))
     _log.info("stopped")
+
+
+async def _stop(process: Sidecar, workers: Sequence[Worker], grace_s: float) -> None:
+    await asyncio.gather(*(worker.stop() for worker in workers), process.stop(grace_s))
 
 
 async def _store_url(settings: Settings, stack: AsyncExitStack, metrics: Metrics) -> str:
@@ -106,13 +113,20 @@ async def _example_secret(process: Sidecar, key_path: str) -> str:
 
 
 @asynccontextmanager
-async def _http(settings: Settings, metrics: Metrics, process: Sidecar) -> AsyncIterator[str]:
+async def _http(
+    settings: Settings, metrics: Metrics, process: Sidecar, workers: Sequence[Worker]
+) -> AsyncIterator[str]:
     """Metrics and health over HTTP; the address, "" where it is disabled."""
     address = settings.http_address
     if address is None:
         yield ""
         return
-    server = ObservabilityServer(metrics.render, process.ready)
+
+    async def ready() -> Mapping[str, str]:
+        absent = [str(worker.index) for worker in workers if not worker.serves]
+        return {**await process.ready(), **({"workers": f"not serving: {', '.join(absent)}"} if absent else {})}
+
+    server = ObservabilityServer(metrics.render, ready)
     try:
         await server.start(*address)
     except OSError as error:
@@ -137,33 +151,53 @@ def _orders(settings: Settings) -> dict[str, Any]:
 
 
 class Worker:
-    """A process that answers calls; started again if it ends by itself."""
+    """A process that answers calls; started again if it ends by itself. `serves`: whether it does so now."""
 
     def __init__(self, settings: Settings, url: str, index: int) -> None:
+        self.index = index
+        self.serves = False
         self._orders = json.dumps({"settings": _orders(settings), "url": url, "index": index}).encode() + b"\n"
-        self._index = index
         self._grace_s = settings.grace_s
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the process and watch it."""
+        """Start the process and watch it. Raises Unavailable if it ends before it serves."""
         await self._spawn()
+        if not self.serves:
+            raise Unavailable(f"worker {self.index} could not start; the log says why")
         self._watch = asyncio.get_running_loop().create_task(self._watch_for_ever())
 
     async def _spawn(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "limiter.worker", stdin=asyncio.subprocess.PIPE, start_new_session=True
-        )
-        if self._process.stdin is not None:
-            self._process.stdin.write(self._orders)
-            await self._process.stdin.drain()
+        """Start the process and wait until it serves or ends: it closes the pipe, after a word if it serves."""
+        reading, writing = os.pipe()
+        with open(reading, "rb", buffering=0) as pipe:  # noqa: ASYNC230, PTH123 - a pipe that is open already
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "limiter.worker", str(writing)),
+                    stdin=asyncio.subprocess.PIPE,
+                    pass_fds=(writing,),
+                    start_new_session=True,
+                )
+            finally:
+                os.close(writing)
+            if self._process.stdin is not None:
+                with contextlib.suppress(ConnectionError):  # it ended already
+                    self._process.stdin.write(self._orders)
+                    await self._process.stdin.drain()
+            word = asyncio.StreamReader()
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(word), pipe
+            )
+            self.serves = bool(await word.read())
+            transport.close()
 
     async def _watch_for_ever(self) -> None:
         while self._process is not None:
             code = await self._process.wait()
+            self.serves = False
             forget_worker(self._process.pid)
-            _log.error("worker.died", worker=self._index, code=code)
+            _log.error("worker.died", worker=self.index, code=code)
             await asyncio.sleep(_RESTART_AFTER_S)
             await self._spawn()
 

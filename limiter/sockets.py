@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import zlib
 from pathlib import Path
 
+from limiter.domain.errors import InvalidArgument
 from limiter.rpc.listeners import Listener
 
 ADMIN = "admin"
@@ -39,3 +41,24 @@ def note_addresses(data_dir: Path) -> None:
     """Write where the sockets are into the data directory."""
     for name in (ADMIN, LIMITER):
         (data_dir / f"{name}.address").write_text(socket_address(data_dir, name) + "\n", "utf-8")
+
+
+def check_shareable(listener: Listener) -> None:
+    """Make sure that nobody else listens where several workers are to: they would share the port in silence.
+
+    Raises InvalidArgument.
+    """
+    if listener.unix_path is not None:
+        return
+    host, _, port = listener.address.rpartition(":")
+    if port == "0":
+        raise InvalidArgument("listen", listener.address, "name the port: several workers are to share it")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not SO_REUSEPORT: that would share it
+            try:
+                probe.bind(address)
+            except OSError as error:
+                raise InvalidArgument("listen", listener.address, f"it cannot be bound ({error.strerror})") from error

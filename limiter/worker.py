@@ -1,7 +1,7 @@
 """One of several processes that answer calls; started by the serving process, which owns the rest.
 
 Reads its orders as JSON from standard input, and drains when that closes: a worker never outlives
-the process that watches it.
+the process that watches it. Its argument is the number of a pipe, in which it says that it serves.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ def worker_listener(listener: Listener, index: int) -> Listener:
     return replace(listener, address=f"unix:{path.with_suffix(f'.{index}{path.suffix}')}")
 
 
-async def _work(settings: Settings, url: str, index: int) -> None:
+async def _work(settings: Settings, url: str, index: int, *, word: int) -> None:
     signals = Signals()
     _, shared = split_listeners(settings)
     listeners = [worker_listener(listener, index) for listener in shared]
     async with sidecar(settings, url, pepper_of(settings), Metrics()) as process:
         await process.serve(listeners, engine=settings.engine, reuse_port=True)
+        os.write(word, b"serves")
+        os.close(word)
         orphaned = asyncio.get_running_loop().create_task(asyncio.to_thread(sys.stdin.read))
         stopped = asyncio.get_running_loop().create_task(signals.stop.wait())
         await asyncio.wait((orphaned, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -53,7 +55,7 @@ def main() -> int:
     logs.configure(level=settings.log_level, style=settings.log_format)
     structlog.contextvars.bind_contextvars(worker=orders["index"])
     try:
-        run_loop(_work(settings, orders["url"], orders["index"]))
+        run_loop(_work(settings, orders["url"], orders["index"], word=int(sys.argv[1])))
     except LimiterError as error:
         _log.error("worker.failed", reason=str(error))
         return 1

@@ -86,7 +86,9 @@ def test_imports_point_down_the_layers(path: Path) -> None:
             continue
         target = _part(imported)
         inside = imported.removeprefix("limiter.")
-        fits = target == part or target in allowed or any(inside.startswith(f"{name}") for name in allowed if "." in name)
+        fits = (
+            target == part or target in allowed or any(inside.startswith(f"{name}") for name in allowed if "." in name)
+        )
         assert fits or (target == "" and part in ("cli", "app")) or imported == "limiter", f"{path}: imports {imported}"
 
 

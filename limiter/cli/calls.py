@@ -18,9 +18,9 @@ from limiter.cli.plain import plain
 from limiter.cli.settlements import Actual, built, print_settlement, with_actual
 from limiter.cli.sidecar import Place
 from limiter.cli.statuses import limits_table
+from limiter.client.contract import messages as pb
 from limiter.client.requests import Principal, charge_request, headroom_request, reserve_request
 from limiter.client.steps import new_request_id
-from limiter.v1 import limiter_pb2 as pb
 
 Caller: TypeAlias = Annotated[
     str,

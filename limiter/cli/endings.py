@@ -15,9 +15,9 @@ from limiter.cli.output import Format, facts, when, write, write_json
 from limiter.cli.plain import plain
 from limiter.cli.settlements import Actual, built, print_settlement, with_actual
 from limiter.cli.sidecar import Place
+from limiter.client.contract import messages as pb
 from limiter.client.requests import extend_request, release_request, settle_request
 from limiter.domain import calls as words
-from limiter.v1 import limiter_pb2 as pb
 
 _NAME = "organizations/acme/reservations/0123456789abcdef0123456789abcdef"
 

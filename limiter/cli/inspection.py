@@ -16,8 +16,8 @@ from limiter.cli.plain import plain, plain_all
 from limiter.cli.reservations import open_reservations, print_reservation
 from limiter.cli.sidecar import Place, Sidecar
 from limiter.cli.statuses import limits_table
+from limiter.client.contract import messages as pb
 from limiter.domain.scopes import Scope
-from limiter.v1 import limiter_pb2 as pb
 
 _HOLDS_SHOWN: Final = 20
 

@@ -20,8 +20,8 @@ from limiter.cli.options import Key, Output, Scope, with_admin
 from limiter.cli.output import Format, facts, table, when, write, write_json
 from limiter.cli.plain import plain, plain_all
 from limiter.cli.sidecar import Place, Sidecar
+from limiter.client.contract import messages as pb
 from limiter.domain.errors import InvalidArgument
-from limiter.v1 import limiter_pb2 as pb
 
 PAGE = 1_000
 

@@ -17,9 +17,9 @@ from limiter.cli.options import Output, Scope, with_admin
 from limiter.cli.output import Format
 from limiter.cli.plain import with_usd
 from limiter.cli.sidecar import Place
+from limiter.client.contract import messages as pb
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import format_usd
-from limiter.v1 import limiter_pb2 as pb
 
 #: Widths of the columns, which a stream must know before its rows; a longer value pushes the rest aside.
 _COLUMNS: Final = (
@@ -78,7 +78,7 @@ def _lines(rows: Iterator[dict[str, Any]], output: Format) -> Iterator[str]:
     if output is Format.JSON:
         yield from (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
         return
-    yield _padded([name for name, _ in _COLUMNS], "flags, tags")
+    yield _padded([name for name, _ in _COLUMNS], "flags, tags, refusals")
     yield from (_padded(*_cells(row)) for row in rows)
 
 
@@ -101,6 +101,10 @@ def _cells(row: dict[str, Any]) -> tuple[list[str], str]:
         str(row.get("basis") or ""),
     ]
     marks = [*row.get("flags", ()), *(f"{name}:{value}" for name, value in call.get("tags", ()))]
+    marks += [
+        f"{sum_['count']} × {sum_['reason']} at {sum_['scope']} {sum_['limit']}".rstrip()
+        for sum_ in call.get("refusals", ())
+    ]
     return cells, " ".join(marks)
 
 

@@ -16,9 +16,9 @@ from limiter.cli.options import Output, with_admin
 from limiter.cli.output import Format, facts, table, write, write_json
 from limiter.cli.plain import plain
 from limiter.cli.sidecar import Place
+from limiter.client.contract import messages as pb
 from limiter.policy.document import Policy, PolicyInvalid, parse_policy
 from limiter.policy.schema import schema_text
-from limiter.v1 import limiter_pb2 as pb
 
 File: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", help="A policy in YAML; - is the standard input.", show_default=False)

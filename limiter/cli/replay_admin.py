@@ -13,6 +13,7 @@ import grpc
 
 from limiter.cli.replay_books import LedgerSums, OpenHold, Positions, Snapshot, SpendCounter, spend_counter
 from limiter.cli.replay_checks import CounterName, counter_name
+from limiter.client.contract import messages as pb
 from limiter.domain.errors import InvalidArgument, Unavailable
 from limiter.domain.limits import LimitKind
 from limiter.domain.scopes import Scope
@@ -20,7 +21,6 @@ from limiter.domain.windows import TOTAL_END, window_bounds
 from limiter.policy.document import Policy
 from limiter.policy.matching import resolve
 from limiter.policy.zones import zone
-from limiter.v1 import limiter_pb2 as pb
 
 _PAGE: Final = 1_000
 _TRIES: Final = 40

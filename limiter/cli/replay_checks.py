@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from limiter.client.contract import messages as pb
 from limiter.domain.limits import LimitKind
 from limiter.domain.money import format_usd
 from limiter.domain.verdicts import DenialReason
-from limiter.v1 import limiter_pb2 as pb
 
 _SPEND: Final = LimitKind.SPEND.value
 _CONCURRENCY: Final = LimitKind.CONCURRENCY.value

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 from limiter.cli.replay_tally import Tally
 from limiter.cli.replay_trace import TracedCall
+from limiter.client.contract import messages as pb
 from limiter.client.errors import CallFailed, LimiterUnavailable
 from limiter.client.steps import Patience, call
 from limiter.client.wires import AsyncWire
-from limiter.v1 import limiter_pb2 as pb
 
 #: How long a call may take in all, and how often it is sent again while the sidecar cannot be reached.
 PATIENCE: Final = Patience(timeout_seconds=30.0, retries=8)

@@ -24,11 +24,11 @@ from limiter.cli.replay_trace import TracedCall
 from limiter.cli.replay_verdict import Outcome, judge
 from limiter.cli.sidecar import Place, socket_of
 from limiter.client.connection import CHANNEL_OPTIONS, Connection
+from limiter.client.contract import AdminStub
+from limiter.client.contract import messages as pb
 from limiter.client.wires import AsyncWire
 from limiter.domain.scopes import Scope
 from limiter.policy.document import Policy, parse_policy
-from limiter.v1 import limiter_pb2 as pb
-from limiter.v1.limiter_pb2_grpc import AdminStub
 
 _REFRESH_S: Final = 0.1
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from limiter.cli.replay_checks import CounterName, counter_name, overshoot, refusal_faults, refuses
+from limiter.client.contract import messages as pb
 from limiter.domain.limits import LimitKind
 from limiter.domain.reservations import State
 from limiter.domain.verdicts import DenialReason
-from limiter.v1 import limiter_pb2 as pb
 
 #: So many faults of a check are told in words; all are counted.
 FAULTS_TOLD: Final = 20

@@ -15,8 +15,8 @@ from limiter.cli.output import RIGHT, Format, facts, table, usd, when, write, wr
 from limiter.cli.plain import plain_all
 from limiter.cli.settlements import print_settlement
 from limiter.cli.sidecar import Place, Sidecar
+from limiter.client.contract import messages as pb
 from limiter.domain.money import format_usd
-from limiter.v1 import limiter_pb2 as pb
 
 PAGE = 1_000
 

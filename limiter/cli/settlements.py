@@ -15,8 +15,8 @@ from limiter.cli.failures import CommandFailed, ExitCode, say
 from limiter.cli.options import in_place_of
 from limiter.cli.output import Format, facts, usd, write, write_json
 from limiter.cli.plain import plain
+from limiter.client.contract import messages as pb
 from limiter.client.errors import InvalidRequest
-from limiter.v1 import limiter_pb2 as pb
 
 PANEL = "What was used"
 

@@ -12,9 +12,9 @@ import grpc
 from google.protobuf.message import Message
 
 from limiter.cli.failures import OF_STATUS, CommandFailed, ExitCode
+from limiter.client import contract as services
 from limiter.client.connection import CHANNEL_OPTIONS, TLS
 from limiter.domain.errors import InvalidArgument
-from limiter.v1 import limiter_pb2_grpc as services
 
 #: What gRPC says when it got no connection; everything else came from the sidecar.
 _NO_CONNECTION: Final = "failed to connect to"

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from limiter.cli.output import RIGHT, table, when
+from limiter.client.contract import messages as pb
 from limiter.domain.money import format_usd
 from limiter.domain.scopes import Scope
-from limiter.v1 import limiter_pb2 as pb
 
 #: From here on a limit is nearly reached, and at FULL it is; in thousandths.
 NEAR: Final = 800

@@ -23,12 +23,15 @@ from limiter.cli.plain import plain_all
 from limiter.cli.refusals import refusals
 from limiter.cli.sidecar import Place, Sidecar
 from limiter.cli.statuses import ceiling, cells, limit_name, used
-from limiter.v1 import limiter_pb2 as pb
+from limiter.client.contract import messages as pb
 
 #: Lines around the rows: heading, table head and its rule, totals.
 _LINES_AROUND: Final = 6
 
-_COLUMNS: Final = ("scope", "limit", *(f"{name}{RIGHT}" for name in ("ceiling", "settled", "held", "free", "used")))
+_INTERVAL_MIN_S: Final = 0.05
+
+_NUMBERS: Final = ("ceiling", "settled", "held", "free", "used", "denied")
+_COLUMNS: Final = ("scope", "limit", *(f"{name}{RIGHT}" for name in _NUMBERS))
 
 
 class Sort(StrEnum):
@@ -80,7 +83,7 @@ def top(
         elif once or not target.is_terminal:
             write(_table(_look(sidecar, view), view), _totals(view))
         else:
-            _watch(sidecar, view, target, interval.total_seconds())
+            _watch(sidecar, view, target, max(interval.total_seconds(), _INTERVAL_MIN_S))
 
 
 def _watch(sidecar: Sidecar, view: View, target: Console, interval_s: float) -> None:
@@ -115,11 +118,17 @@ def _heading(view: View, trouble: str) -> Text:
 
 
 def _table(answer: pb.ListScopesResponse, view: View, *, rows_max: int | None = None) -> Table:
-    rows = [(scope.scope, status) for scope in answer.scopes for status in scope.limits]
+    rows = [(scope, status) for scope in answer.scopes for status in scope.limits]
     if view.sort is Sort.USED:
         rows.sort(key=lambda row: -used(row[1]))
     shown = rows[:rows_max]
-    made = table(_COLUMNS, ([scope, limit_name(status), ceiling(status), *cells(status)] for scope, status in shown))
+    made = table(
+        _COLUMNS,
+        (
+            [scope.scope, limit_name(status), ceiling(status), *cells(status), str(scope.refused[status.limit])]
+            for scope, status in shown
+        ),
+    )
     if len(shown) < len(rows):
         made.caption = f"{len(rows) - len(shown)} more limits do not fit here"
     return made

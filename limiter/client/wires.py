@@ -22,7 +22,7 @@ class BlockingWire:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._channel = self._open()
-        self._methods = LimiterStub(self._channel)  # type: ignore[no-untyped-call]  # generated without types
+        self._methods = LimiterStub(self._channel)
 
     def run(self, steps: Steps[T]) -> T:
         """Perform `steps` to their end."""
@@ -101,7 +101,7 @@ class AsyncWire:
             return await asyncio.sleep(step.seconds)
         if self._channel is None:
             self._channel = self._open()
-            self._methods = LimiterStub(self._channel)  # type: ignore[no-untyped-call]  # generated without types
+            self._methods = LimiterStub(self._channel)
         method = getattr(self._methods, step.method)
         call = method(step.message, timeout=step.timeout_seconds, metadata=self._connection.metadata)
         if when_abandoned is None:

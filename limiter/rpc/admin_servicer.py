@@ -138,9 +138,9 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
     async def ListScopes(self, request: pb.ListScopesRequest, context: Any) -> pb.ListScopesResponse:
         """The present counters of a scope and of what stands under it."""
         response = pb.ListScopesResponse()
-        for scope, statuses in await self._administration.scopes(_scope(request.scope)):
-            message = response.scopes.add(scope=scope.path)
-            for status in statuses:
+        for view in await self._administration.scopes(_scope(request.scope)):
+            message = response.scopes.add(scope=view.scope.path, refused=view.refused)
+            for status in view.limits:
                 answers.add_status(message.limits, status)
         return response
 

@@ -19,7 +19,7 @@ from limiter.service.desk import Desk
 from limiter.service.directory import KnownKey
 from limiter.service.plans import plan_scopes
 from limiter.service.statuses import limit_status
-from limiter.store.port import HoldRecord, Plan, Row, StoredPolicy
+from limiter.store.port import HoldRecord, InspectReply, Plan, Row, StoredPolicy
 
 OVERLAP_MS = 86_400_000
 PAGE_MAX = 1_000
@@ -35,6 +35,15 @@ class Applied:
     changes: tuple[tuple[str, Change], ...]
     versions: dict[str, int]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeView:
+    """A scope with the present counters of its limits, and how many calls each limit has refused."""
+
+    scope: Scope
+    limits: tuple[LimitStatus, ...]
+    refused: dict[str, int]
 
 
 class Administration:
@@ -104,9 +113,9 @@ class Administration:
         """End an open hold with nothing spent, whoever took it."""
         return await self._accounting.release(name, reason=reason or "released by an operator", flag=RowFlag.FORCED)
 
-    async def scopes(self, scope: Scope | None) -> list[tuple[Scope, tuple[LimitStatus, ...]]]:
+    async def scopes(self, scope: Scope | None) -> list[ScopeView]:
         """The present counters of every limit of a scope and what stands under it."""
-        found: list[tuple[Scope, tuple[LimitStatus, ...]]] = []
+        found: list[ScopeView] = []
         for name in [scope.organization] if scope is not None else await self._desk.store.organizations():
             self._desk.directory.forget_organization(name)
             known = await self._desk.directory.organization(name)
@@ -136,7 +145,7 @@ class Administration:
 
     async def _inspect(
         self, version: int, policy: OrganizationPolicy, wanted: list[tuple[Scope, tuple[Limit, ...]]]
-    ) -> list[tuple[Scope, tuple[LimitStatus, ...]]]:
+    ) -> list[ScopeView]:
         now_ms = await self._desk.store.time_ms()
         plans = [
             Plan(
@@ -151,13 +160,12 @@ class Administration:
         ]
         found = []
         for batch in _batches(plans):
-            for plan, reply in zip(batch, await self._desk.store.inspect(batch), strict=True):
-                if reply.code:
-                    raise Unavailable(f"the policy of {policy.id} changed while it was read; try again")
-                statuses = tuple(
-                    limit_status(plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0) for raw in reply.statuses
-                )
-                found.append((plan.scopes[0].scope, statuses))
+            replies = await self._desk.store.inspect(batch)
+            if any(reply.code for reply in replies):
+                raise Unavailable(f"the policy of {policy.id} changed while it was read; try again")
+            places = [(part.scope, rule.limit.id) for plan in batch for part in plan.scopes for rule in part.limits]
+            refused = dict(zip(places, await self._desk.store.refused(policy.id, places), strict=True))
+            found += [_view(plan, reply, refused) for plan, reply in zip(batch, replies, strict=True)]
         return found
 
     async def rows(self, shard: int, *, after: tuple[int, int] | None, count: int) -> list[Row]:
@@ -172,6 +180,14 @@ class Administration:
         """The shards that a scope's rows are in."""
         names = [scope.organization] if scope is not None else await self._desk.store.organizations()
         return sorted({self._desk.store.shard_of(name) for name in names})
+
+
+def _view(plan: Plan, reply: InspectReply, refused: dict[tuple[Scope, str], int]) -> ScopeView:
+    scope = plan.scopes[0].scope
+    statuses = tuple(
+        limit_status(plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0) for raw in reply.statuses
+    )
+    return ScopeView(scope, statuses, {status.limit.id: refused[scope, status.limit.id] for status in statuses})
 
 
 def _declared(policy: OrganizationPolicy) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ class StoreClock:
     def __init__(self) -> None:
         self._at_ms = 0
         self._heard_s = 0.0
+        self._asking = asyncio.Lock()
 
     def hear(self, now_ms: int) -> None:
         """Take over the time of an answer."""
@@ -67,7 +69,9 @@ class StoreClock:
     async def now_ms(self, store: Store) -> int:
         """About what the store's clock says; asked only if it never answered."""
         if self._at_ms == 0:
-            self.hear(await store.time_ms())
+            async with self._asking:  # once, however many calls come first
+                if self._at_ms == 0:
+                    self.hear(await store.time_ms())
         return self._at_ms + int((time.monotonic() - self._heard_s) * 1000)
 
 

@@ -1,6 +1,6 @@
-"""Sums of refusals: not rows of their own, but appended to the ledger once a minute by each sidecar.
+"""Sums of refusals per minute: not rows of their own, but appended to the ledger by each sidecar every few seconds.
 
-A crash loses at most the sums of the last minute, never money.
+A crash loses at most the sums of those seconds, never money.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 import structlog
 
 from limiter.domain.errors import Unavailable
+from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import Denied
 from limiter.service.calls import Tags
 from limiter.service.plans import Question
@@ -62,7 +63,15 @@ class Refusals:
             ]
             try:
                 text = json.dumps({"refusals": rows}, separators=(",", ":"))
-                await self._store.append_refusals(organization, f"{organization}/refusals", text.encode())
+                await self._store.append_refusals(organization, text.encode(), _by_limit(entries))
             except Unavailable as error:
                 _log.warning("refusals.kept", organization=organization, reason=str(error))
                 self._sums.update(dict(entries))
+
+
+def _by_limit(entries: list[tuple[_Sum, int]]) -> Counter[tuple[Scope, str]]:
+    counts: Counter[tuple[Scope, str]] = Counter()
+    for (_, _, scope, limit, *_), count in entries:
+        if limit:
+            counts[Scope.parse(scope), limit] += count
+    return counts

@@ -170,7 +170,8 @@ def _statuses(plan: Plan, asked: HoldCall, reply: HoldReply, *wanted: Why) -> tu
 
 
 def _granted(plan: Plan, asked: HoldCall, reply: HoldReply) -> Granted:
-    limits, warnings = [], []
+    limits: list[LimitStatus] = []
+    warnings: list[LimitStatus] = []
     for raw in reply.statuses:
         status = limit_status(
             plan, raw, now_ms=reply.now_ms, cost=asked.cost, tokens=asked.tokens, requests=asked.requests

@@ -18,7 +18,7 @@ SWEEP_MAX = 256
 SWEEP_EVERY_S = 1.0
 #: A refusal may sweep its shard at most this often.
 SWEEP_AGAIN_S = 0.1
-FLUSH_EVERY_S = 60.0
+FLUSH_EVERY_S = 5.0
 ORGANIZATIONS_EVERY_S = 5.0
 
 _GIVE_BACK_MAX = 20_000

@@ -53,7 +53,13 @@ class Courier(Generic[C, R]):
         if not self._wake_scheduled and len(self._under_way) < UNDER_WAY_MAX:
             self._wake_scheduled = True
             loop.call_soon(self._dispatch)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The caller can go between the answer's arrival and its own turn: the answer reached nobody.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._abandon(call, future.result())
+            raise
 
     def _dispatch(self) -> None:
         self._wake_scheduled = False

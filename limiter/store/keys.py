@@ -3,7 +3,8 @@
 ==============================  ======  ==================================================  ====================
 key                             type    content                                             lives
 ==============================  ======  ==================================================  ====================
-``lim1:{S}:org:ORG``            hash    version, document, key:TEAM/KEY, scope[:TEAM[/KEY]]  while configured
+``lim1:{S}:org:ORG``            hash    version, document, key:TEAM/KEY,                    while configured
+                                        scope[:TEAM[/KEY]], refused:[TEAM[/KEY]]:LIMIT
 ``lim1:{S}:hold:ORG:ID``        string  a hold's record                                     open: until it ends;
                                                                                             ended: retention
 ``lim1:{S}:due``                zset    ORG/ID of open holds by expiry                      while there are holds
@@ -81,6 +82,11 @@ def scope_field(scope: Scope) -> bytes:
     if not scope.team:
         return b"scope"
     return b"scope:" + f"{scope.team}/{scope.key}".rstrip("/").encode()
+
+
+def refused_field(scope: Scope, limit: str) -> bytes:
+    """The field that counts what a limit refused."""
+    return f"refused:{scope.team}/{scope.key}".rstrip("/").encode() + f":{limit}".encode()
 
 
 def scope_of_field(organization: str, field: str) -> Scope:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from limiter.domain.reservations import ReservationName
+from limiter.domain.scopes import Scope
 from limiter.store import keys, replies
 from limiter.store.port import HoldRecord, Row
 from limiter.store.wire import Wire
@@ -39,6 +40,14 @@ class Records(Wire):
         """The newest ledger rows of a shard, oldest first."""
         entries = await self._command("XREVRANGE", keys.shard_keys(shard)[1], "+", "-", "COUNT", count)
         return [replies.row(shard, entry, fields[1]) for entry, fields in _entries(entries)][::-1]
+
+    async def refused(self, organization: str, limits: Sequence[tuple[Scope, str]]) -> list[int]:
+        """How many calls these limits have refused."""
+        if not limits:
+            return []
+        fields = [keys.refused_field(scope, limit) for scope, limit in limits]
+        counts = await self._command("HMGET", keys.organization_key(organization), *fields)
+        return [int(count or 0) for count in counts]
 
     async def counts(self, organizations: Sequence[str]) -> tuple[int, int]:
         """Open holds, and the largest number of ledger rows in one shard, over the organizations' shards."""

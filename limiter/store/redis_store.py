@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from limiter.domain.scopes import Scope
 from limiter.store import encoding, keys, replies
 from limiter.store.cargo import Cargo
 from limiter.store.courier import Courier
@@ -188,8 +189,16 @@ class RedisStore(Registry, Records):
                 raise self._unavailable(error) from error
         return [members for members in found if members]
 
-    async def append_refusals(self, organization: str, name: str, summary: bytes) -> None:
-        """Append a row of refusal sums."""
+    async def append_refusals(
+        self, organization: str, summary: bytes, refused: Mapping[tuple[Scope, str], int]
+    ) -> None:
+        """Append a row of refusal sums, and count them by scope and limit id."""
         cargo = Cargo(0)
-        item = struct.pack("<H", cargo.organization_index(organization)) + name.encode() + b"\0" + summary
+        head = struct.pack("<H", cargo.organization_index(organization))
+        counts = b"".join(
+            keys.refused_field(scope, limit) + b"\0" + struct.pack("<Q", count)
+            for (scope, limit), count in refused.items()
+        )
+        name = f"{organization}/refusals".encode()
+        item = head + name + b"\0" + struct.pack("<H", len(refused)) + counts + summary
         await self._run("append", cargo, [item], 1)

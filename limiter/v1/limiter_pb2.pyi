@@ -608,12 +608,21 @@ class ListScopesRequest(_message.Message):
     def __init__(self, scope: _Optional[str] = ...) -> None: ...
 
 class ScopeStatus(_message.Message):
-    __slots__ = ("scope", "limits")
+    __slots__ = ("scope", "limits", "refused")
+    class RefusedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     scope: str
     limits: _containers.RepeatedCompositeFieldContainer[LimitStatus]
-    def __init__(self, scope: _Optional[str] = ..., limits: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ...) -> None: ...
+    refused: _containers.ScalarMap[str, int]
+    def __init__(self, scope: _Optional[str] = ..., limits: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ListScopesResponse(_message.Message):
     __slots__ = ("scopes",)

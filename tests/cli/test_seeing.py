@@ -95,7 +95,8 @@ def test_releasing_by_force_gives_its_reason(limiter: CommandLine, sidecar: Fake
 
 
 def test_the_ledgers_tail_is_a_line_for_each_row(limiter: CommandLine, sidecar: FakeSidecar) -> None:
-    sidecar.answers("ReadLedger", [row(1), row(2, kind="REFUSALS", call={})])
+    refused = {"scope": "acme/search", "limit": "rpm", "reason": "REQUEST_RATE", "count": 3}
+    sidecar.answers("ReadLedger", [row(1), row(2, kind="REFUSALS", flags=[], call={"refusals": [refused]})])
 
     output = limiter.run("ledger", "tail", "acme", "--last", "5")
 
@@ -107,6 +108,7 @@ def test_the_ledgers_tail_is_a_line_for_each_row(limiter: CommandLine, sidecar: 
         *("OVERAGE", "customer:initech"),
     ]
     assert refusals.split()[2:4] == ["REFUSALS", "acme"]
+    assert refusals.endswith("3 × REQUEST_RATE at acme/search rpm")
 
 
 def test_an_export_is_json_lines_with_exact_amounts(limiter: CommandLine, sidecar: FakeSidecar) -> None:

@@ -11,9 +11,9 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 
 _FENCED: Final = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<kind>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-_TABLE: Final = re.compile(r"^\|(?P<head>.*)\|\n\|[-:| ]+\|\n(?P<rows>(?:\|.*\|\n)+)", re.MULTILINE)
+_TABLE: Final = re.compile(r"^(?P<head>\|.*\|)\n\|[-:| ]+\|\n(?P<rows>(?:\|.*\|\n)+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def table_of(name: str, *head: str) -> Table:
 
 def cells(line: str) -> list[str]:
     """The cells of a row, without the backticks of code."""
-    return [cell.strip().replace("`", "") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+    return [cell.strip().replace("`", "") for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
 
 
 def _table(text: str, match: re.Match[str]) -> Table:

@@ -27,7 +27,8 @@ from limiter.rpc.statuses import status_of
 from limiter.service.calls import BookCall, Principal, ReserveCall, SettleCall, Settled
 from limiter.service.secrets import Pepper
 from limiter.service.service import Service
-from limiter.store.redis_store import Client, RedisStore
+from limiter.store.connection import Client
+from limiter.store.redis_store import RedisStore
 
 _PEPPER: Final = {"1": b"the stories' own pepper"}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -68,14 +69,17 @@ class Story:
         if at:
             day, _, time = at.rpartition(" ")
             self._day = day or self._day
-            self._now_ms = int(datetime.fromisoformat(f"{self._day} {time}").replace(tzinfo=self._zone).timestamp()) * 1000
+            self._now_ms = (
+                int(datetime.fromisoformat(f"{self._day} {time}").replace(tzinfo=self._zone).timestamp()) * 1000
+            )
         await self._service.sweep()
         verb, _, rest = call.partition(" ")
         name, _, rest = rest.partition(" ")
         try:
-            return await self._verbs[verb](name, rest)
+            answer: str = await self._verbs[verb](name, rest)
         except LimiterError as error:
-            return status_of(error).name
+            answer = status_of(error).name
+        return answer
 
     async def number(self, column: str, principal: Scope = Scope("acme", "search", "bot")) -> str:  # noqa: B008 - immutable
         """A number of a limit: `daily left`."""
@@ -207,4 +211,6 @@ def _booked(settled: Settled) -> str:
         text += f", overage {_usd(settled.overage_nanousd)}"
     if RowFlag.LATE in settled.flags:
         text += ", late"
+    if RowFlag.WINDOW_CLOSED in settled.flags:
+        text += ", window closed"
     return text

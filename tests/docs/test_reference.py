@@ -80,7 +80,9 @@ def _fields(method: MethodDescriptor) -> list[FieldDescriptor]:
     return own if shares_answer else [*own, *method.output_type.fields]
 
 
-@pytest.mark.parametrize("method", list(pb.DESCRIPTOR.services_by_name["Limiter"].methods), ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", list(pb.DESCRIPTOR.services_by_name["Limiter"].methods), ids=lambda method: method.name
+)
 def test_every_field_of_a_method_is_described(method: MethodDescriptor) -> None:
     text = _section(method.name)
     for field in _fields(method):

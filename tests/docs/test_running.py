@@ -37,7 +37,7 @@ _VARIABLE: Final = (
     (re.compile(r" +"), " "),
 )
 
-OPENAI: Final = '''
+OPENAI: Final = """
 class OpenAI:
     def __init__(self):
         self.chat = self.completions = self
@@ -51,7 +51,7 @@ class Answer:
 
     def model_dump(self, **_):
         return {"model": "gpt-4o", "usage": {"prompt_tokens": 1000, "completion_tokens": 120}}
-'''
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def place() -> Iterator[Place]:
     environment |= {
         "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": f"{ROOT}:{directory}",
-        "COLUMNS": "160",
+        "COLUMNS": "240",
     }
     found = Place(directory, environment, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
     started = "limiter serve --policy deploy/policy.example.yaml --example-key acme/search/bot"

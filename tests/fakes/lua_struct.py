@@ -33,15 +33,14 @@ def _options(pattern: bytes) -> tuple[tuple[str, int], ...]:
         at = found.end()
         if digits and option not in "iIc":
             raise StructError(f"invalid format option {digits[0]!r}")
-        default = _SIZES[option.upper()] if option.upper() in _SIZES else 1
-        size = int(digits) if digits else default
+        size = int(digits) if digits else _SIZES.get(option.upper(), 1)
         if option in "iI" and not 1 <= size <= 32:
             raise StructError(f"integral size {size} is larger than limit of 32")
         options.append((option, size))
     return tuple(options)
 
 
-def pack(pattern: bytes, *values: Any) -> bytes:
+def pack(pattern: bytes, *values: object) -> bytes:
     """`struct.pack(format, v1, …)`."""
     given = iter(values)
     parts = []
@@ -56,7 +55,7 @@ def pack(pattern: bytes, *values: Any) -> bytes:
     return b"".join(parts)
 
 
-def _pack_text(option: str, size: int, value: Any, position: int) -> bytes:
+def _pack_text(option: str, size: int, value: object, position: int) -> bytes:
     if not isinstance(value, bytes):
         raise StructError(f"bad argument #{position} to 'pack' (string expected, got {value!r})")
     if option == _STRING:

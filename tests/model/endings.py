@@ -10,7 +10,7 @@ from limiter.domain.reservations import Basis, OnExpiry, RowFlag, State
 from limiter.store.keys import shard_of
 from limiter.store.port import EndCall, EndReply, ExtendCall, ExtendReply, HoldRecord, RowKind
 from tests.model.books import Books, Hold
-from tests.model.counters import Bucket, Counter, Money, Slots
+from tests.model.counters import Counter, Money, Slots
 
 
 class Endings(Books):
@@ -38,7 +38,9 @@ class Endings(Books):
     def _end(self, call: EndCall, state: State, basis: Basis) -> EndReply:
         hold = self.holds.get(call.name)
         if hold is None:
-            return EndReply(self.now_ms, False, State.HELD, None, False, RowFlag(0), 0, 0)
+            return EndReply(
+                self.now_ms, found=False, state=State.HELD, basis=None, repeated=False, flags=RowFlag(0), held=0, cost=0
+            )
         if self._stands(hold, call, basis):
             return self._ended(hold.record, repeated=True)
         old = hold.record
@@ -98,7 +100,7 @@ class Endings(Books):
             counter.held -= old.held
         elif isinstance(counter, Slots):
             counter.open -= 1
-        elif isinstance(counter, Bucket) and basis is not Basis.EXPIRED:
+        elif basis is not Basis.EXPIRED:
             counter.refill(self.now_ms)
             unused = old.tokens - call.tokens if call.tokens >= 0 else 0
             if counter.kind is LimitKind.REQUESTS:
@@ -109,7 +111,14 @@ class Endings(Books):
 
     def _ended(self, record: HoldRecord, *, repeated: bool) -> EndReply:
         return EndReply(
-            self.now_ms, True, record.state, record.basis, repeated, record.flags, record.held, record.cost
+            self.now_ms,
+            found=True,
+            state=record.state,
+            basis=record.basis,
+            repeated=repeated,
+            flags=record.flags,
+            held=record.held,
+            cost=record.cost,
         )
 
     def extend(self, calls: Sequence[ExtendCall]) -> list[ExtendReply]:
@@ -119,11 +128,13 @@ class Endings(Books):
     def _extend(self, call: ExtendCall) -> ExtendReply:
         hold = self.holds.get(call.name)
         if hold is None:
-            return ExtendReply(self.now_ms, False, State.HELD, False, 0)
+            return ExtendReply(self.now_ms, found=False, state=State.HELD, repeated=False, expires_ms=0)
         record = hold.record
         if not hold.open or record.expires_ms <= self.now_ms:
             state = State.EXPIRED if hold.open else record.state
-            return ExtendReply(self.now_ms, True, state, False, record.expires_ms)
+            return ExtendReply(self.now_ms, found=True, state=state, repeated=False, expires_ms=record.expires_ms)
         expires_ms = max(record.expires_ms, min(self.now_ms + call.ttl_ms, record.expires_max_ms))
         hold.record = replace(record, expires_ms=expires_ms)
-        return ExtendReply(self.now_ms, True, State.HELD, expires_ms == record.expires_ms, expires_ms)
+        return ExtendReply(
+            self.now_ms, found=True, state=State.HELD, repeated=expires_ms == record.expires_ms, expires_ms=expires_ms
+        )

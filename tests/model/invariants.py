@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.asyncio import Redis
-
 from limiter.domain.reservations import RowFlag, State
 from limiter.domain.scopes import Scope
 from limiter.store import replies
@@ -35,7 +33,7 @@ class Dump:
         return {member: hold for member, hold in self.holds.items() if hold.state is State.HELD}
 
 
-async def dump(client: Redis) -> Dump:
+async def dump(client: Any) -> Dump:  # noqa: ANN401 - redis types replies as str or bytes, these are bytes
     """Read every key; a key of no known kind is a leak."""
     found = Dump()
     for key in sorted(raw_key.decode() for raw_key in await client.keys("*")):
@@ -43,7 +41,7 @@ async def dump(client: Redis) -> Dump:
     return found
 
 
-async def _read(client: Redis, key: str, found: Dump) -> None:
+async def _read(client: Any, key: str, found: Dump) -> None:
     parts = key.split(":")
     match parts:
         case ["lim1", "orgs"]:
@@ -73,7 +71,7 @@ async def _read(client: Redis, key: str, found: Dump) -> None:
             raise AssertionError(f"a key that nobody answers for: {key}")
 
 
-def _row(shard: int, entry: bytes, fields: Any) -> Row:
+def _row(shard: int, entry: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Row:
     return replies.row(shard, entry, fields[b"r"] if isinstance(fields, dict) else fields[1])
 
 
@@ -141,7 +139,7 @@ def _check_ends(found: Dump, forgotten: Mapping[str, int]) -> None:
         for row in rows:
             if row.kind in (RowKind.SETTLEMENT, RowKind.CHARGE):
                 ends[row.member] += 1
-                never_given[row.member] += row.state is State.RELEASED and RowFlag.UNCLAIMED in row.flags
+            never_given[row.member] += row.state is State.RELEASED and RowFlag.UNCLAIMED in row.flags
     for member, count in ends.items():
         again = never_given[member] + forgotten.get(member, 0)
         assert count <= again + (member not in found.open_holds), f"{member} ended {count} times"

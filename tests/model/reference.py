@@ -81,7 +81,7 @@ class Reference(Endings):
             tell += tell_all(call.plan, at_hand)
         shard = shard_of(call.name.organization)
         due = min(reasons) in _EXPIRY_MAY_LIFT and any(shard_of(old.name.organization) == shard for old in self.due())
-        return HoldReply(self.now_ms, Code.DENIED, min(reasons), False, due, 0, 0, -1, tell)
+        return self._no_grant(Code.DENIED, min(reasons), due_waiting=due, tell=tell)
 
     def _turned_away(self, call: HoldCall) -> DenialReason | None:
         """What the policy and the key's dates say before any limit is asked, by precedence."""
@@ -100,12 +100,12 @@ class Reference(Endings):
         if record.expires_ms <= self.now_ms:
             return self._no_grant(Code.ENDED, State.EXPIRED)
         before.claims += 1
-        return self._granted(call, record, self._inform(call, self.present(call.plan)), repeated=True)
+        return self._granted(record, self._inform(call, self.present(call.plan)), repeated=True)
 
     def _grant(self, call: HoldCall, at_hand: Present, skipped: Skipped, tell: list[RawStatus]) -> HoldReply:
         if call.dry_run:
             record = self._record(call, at_hand, skipped, settled=False)
-            return self._granted(call, record, tell + self._inform(call, at_hand))
+            return self._granted(record, tell + self._inform(call, at_hand))
         for s, i, rule, counter in applying(call.plan, at_hand):
             if (s, i) in skipped:
                 continue
@@ -118,7 +118,7 @@ class Reference(Endings):
         self.holds[call.name] = Hold(record, with_limits(call.plan))
         if call.consume:
             self.add_row(RowKind.SETTLEMENT, record, amount=call.cost)
-        return self._granted(call, record, tell + self._inform(call, at_hand))
+        return self._granted(record, tell + self._inform(call, at_hand))
 
     def _record(self, call: HoldCall, at_hand: Present, skipped: Skipped, *, settled: bool) -> HoldRecord:
         now = self.now_ms
@@ -149,16 +149,33 @@ class Reference(Endings):
     def _inform(self, call: HoldCall, at_hand: Present) -> list[RawStatus]:
         return tell_all(call.plan, at_hand) if call.all_limits else tell_tightest(call.plan, at_hand)
 
-    def _granted(
-        self, call: HoldCall, record: HoldRecord, tell: list[RawStatus], *, repeated: bool = False
+    def _granted(self, record: HoldRecord, tell: list[RawStatus], *, repeated: bool = False) -> HoldReply:
+        return HoldReply(
+            self.now_ms,
+            Code.GRANTED,
+            record.state,
+            repeated=repeated,
+            due_waiting=False,
+            expires_ms=record.expires_ms,
+            held=record.held,
+            output_max=record.output_max,
+            statuses=tell,
+        )
+
+    def _no_grant(
+        self, code: Code, state: int = 0, *, due_waiting: bool = False, tell: Sequence[RawStatus] = ()
     ) -> HoldReply:
         return HoldReply(
-            self.now_ms, Code.GRANTED, record.state, repeated, False, record.expires_ms, record.held, call.output_max
-            if not repeated else record.output_max, tell,
-        )  # fmt: skip
-
-    def _no_grant(self, code: Code, state: int = 0) -> HoldReply:
-        return HoldReply(self.now_ms, code, state, False, False, 0, 0, -1, [])
+            self.now_ms,
+            code,
+            state,
+            repeated=False,
+            due_waiting=due_waiting,
+            expires_ms=0,
+            held=0,
+            output_max=-1,
+            statuses=list(tell),
+        )
 
     # ------------------------------------------------------------------ spend without a hold, and reading
 
@@ -169,7 +186,7 @@ class Reference(Endings):
     def _charge(self, call: ChargeCall) -> ChargeReply:
         stale = self.out_of_date(call.plan)
         if stale is not None and stale is not Code.CLOCK_BEHIND:
-            return ChargeReply(self.now_ms, stale, 0, False, RowFlag(0), 0)
+            return ChargeReply(self.now_ms, stale, 0, repeated=False, flags=RowFlag(0), cost=0)
         before = self.holds.get(call.name)
         if before is not None and not before.never_given:
             old, same = before.record, before.record.fingerprint == call.fingerprint
@@ -188,12 +205,12 @@ class Reference(Endings):
         self.keep(call.plan, at_hand)
         self.warn(call.plan, at_hand, call.name)
         record = HoldRecord(
-            call.name, State.SETTLED, Basis.USAGE, OnExpiry.CHARGE, flags, occurred_ms, now, now, now, 0, call.cost, 0, -1,
-            call.fingerprint, tuple(taken), call.call,
+            call.name, State.SETTLED, Basis.USAGE, OnExpiry.CHARGE, flags, occurred_ms, now, now, now,
+            0, call.cost, 0, -1, call.fingerprint, tuple(taken), call.call,
         )  # fmt: skip
         self.holds[call.name] = Hold(record, with_limits(call.plan))
         self.add_row(RowKind.CHARGE, record, amount=call.cost, ending=call.ending)
-        return ChargeReply(now, 0, State.SETTLED, False, flags, call.cost)
+        return ChargeReply(now, 0, State.SETTLED, repeated=False, flags=flags, cost=call.cost)
 
     def inspect(self, plans: Sequence[Plan]) -> list[InspectReply]:
         """Tell every limit that applies, brought to the present."""

@@ -45,8 +45,10 @@ def tell_tightest(plan: Plan, at_hand: Present) -> list[RawStatus]:
 def _left(rule: PlanLimit, counter: Counter) -> float:
     """What is left, as a double: beyond 2⁵³ nano-USD, ceilings that differ by a micro-dollar are equals."""
     if isinstance(counter, Money):
-        usd, nano = zip(*(divmod(sum_, NANOUSD_PER_USD) for sum_ in (rule.limit.amount, counter.settled, counter.held)), strict=True)
-        return float(usd[0] - usd[1] - usd[2]) * NANOUSD_PER_USD + float(nano[0] - nano[1] - nano[2])
+        usd, nano = divmod(rule.limit.amount, NANOUSD_PER_USD)
+        for used in (counter.settled, counter.held):
+            usd, nano = usd - used // NANOUSD_PER_USD, nano - used % NANOUSD_PER_USD
+        return float(usd) * NANOUSD_PER_USD + nano
     if isinstance(counter, Bucket):
         return counter.level / counter.ticks
     return float(rule.limit.amount - counter.open)

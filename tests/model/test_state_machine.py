@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from redis.asyncio import Redis
 
 from limiter.domain.limits import Limit, LimitKind
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
@@ -28,7 +36,19 @@ from tests.model import invariants
 from tests.model.books import member
 from tests.model.counters import Bucket, Counter, Money
 from tests.model.reference import Reference
-from tests.model.world import IDS_PER_KEY, KEYS, MODELS, NAMES, ORGANIZATIONS, ZONES, World, ceilings, costs, scope_limits, token_counts
+from tests.model.world import (
+    IDS_PER_KEY,
+    KEYS,
+    MODELS,
+    NAMES,
+    ORGANIZATIONS,
+    ZONES,
+    World,
+    ceilings,
+    costs,
+    scope_limits,
+    token_counts,
+)
 
 T = TypeVar("T")
 
@@ -71,9 +91,9 @@ reserve_drafts = st.fixed_dictionaries(
         "secret_expires_in_ms": seldom(None, 0, 1, -1),
         "output_max": st.sampled_from([-1, 0, 4096]),
         "on_expiry": st.sampled_from(OnExpiry),
-        "dry_run": seldom(False, True),
+        "dry_run": seldom("no", "yes").map("yes".__eq__),
         "all_limits": st.booleans(),
-        "consume": seldom(False, True),
+        "consume": seldom("no", "yes").map("yes".__eq__),
     }
 )
 end_drafts = st.fixed_dictionaries(
@@ -237,7 +257,9 @@ class StoreMachine(RuleBasedStateMachine):
         answers = self.together(lambda call: self.store.reserve(call, deadline=None), calls)
         assert answers == self.reference.reserve(calls)
         # All or nothing: a refusal, an error and a dry run change nothing.
-        if not any(answer.code == Code.GRANTED and not call.dry_run for answer, call in zip(answers, calls, strict=True)):
+        if not any(
+            answer.code == Code.GRANTED and not call.dry_run for answer, call in zip(answers, calls, strict=True)
+        ):
             assert self.run(invariants.dump(self.client)).raw == self.before.raw
 
     def _hold_call(self, draft: Draft) -> HoldCall:
@@ -271,7 +293,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _end_calls(self, drafts: list[Draft]) -> list[EndCall]:
         return [
-            EndCall(name=self._subject(draft), retention_ms=HOUR_MS, **{k: v for k, v in draft.items() if k != "subject"})
+            EndCall(
+                name=self._subject(draft), retention_ms=HOUR_MS, **{k: v for k, v in draft.items() if k != "subject"}
+            )
             for draft in drafts
         ]
 
@@ -321,7 +345,11 @@ class StoreMachine(RuleBasedStateMachine):
         answers = self.run(self.store.expire_due(organizations, limit=limit, retention_ms=7 * DAY_MS))
         assert answers == self.reference.expire_due(organizations, limit=limit)
 
-    @rule(keys=st.lists(st.sampled_from(KEYS[:3]), min_size=1, max_size=4), model=st.sampled_from(MODELS), age=st.integers(0, 3))
+    @rule(
+        keys=st.lists(st.sampled_from(KEYS[:3]), min_size=1, max_size=4),
+        model=st.sampled_from(MODELS),
+        age=st.integers(0, 3),
+    )
     def inspect(self, keys: list[Scope], model: str, age: int) -> None:
         plans = [self.world.plan(key, model, self.reference.now_ms) for key in keys]
         older = [plan for plan in self.world.plans if plan.organization == keys[0].organization]
@@ -332,14 +360,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(organization=st.sampled_from(ORGANIZATIONS))
     def append_refusals(self, organization: str) -> None:
         name = f"{organization}/sums"
-        self.run(self.store.append_refusals(organization, name, b'{"refused":3}'))
+        self.run(self.store.append_refusals(organization, b'{"refused":3}', {}))
         self.reference.append(organization, name, b'{"refused":3}')
 
     @precondition(lambda self: any(not hold.open for hold in self.reference.holds.values()))
     @rule(data=st.data())
     def the_retention_of_an_ended_hold_ends(self, data: st.DataObject) -> None:
         ended = sorted((name for name, hold in self.reference.holds.items() if not hold.open), key=str)
-        name = data.draw(st.sampled_from(ended))
+        name: ReservationName = data.draw(st.sampled_from(ended))
         # The server's own clock decides on lifetimes; what it will do is done here.
         assert self.run(self.client.delete(hold_key(name))) == 1
         del self.reference.holds[name]
@@ -361,7 +389,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert all(hold.record.state is not State.HELD or hold.claims >= 1 for hold in self.reference.holds.values())
 
 
-async def _opened(open_client: OpenClient) -> Any:
+async def _opened(open_client: OpenClient) -> Redis:
     return open_client()
 
 
@@ -378,7 +406,7 @@ def test_the_store_and_its_reference_agree_whatever_happens(open_client: OpenCli
     thorough = os.environ.get("LIMITER_THOROUGH") == "1"
     examples = {"fakeredis": 30, "valkey": 80}[back_end] * (40 if thorough else 1)
     run_state_machine_as_test(
-        lambda: StoreMachine(open_client),
+        lambda: StoreMachine(open_client),  # type: ignore[arg-type, return-value] # it makes machines, as a class does
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,

@@ -31,7 +31,9 @@ LARGEST: Final = 2**53 - 1
 
 IDS_PER_KEY: Final = 4
 #: Few ids per key, so that calls meet holds that are open, ended or another's.
-NAMES: Final = tuple(ReservationName(key.organization, f"{k:016x}{i:016x}") for k, key in enumerate(KEYS) for i in range(IDS_PER_KEY))
+NAMES: Final = tuple(
+    ReservationName(key.organization, f"{k:016x}{i:016x}") for k, key in enumerate(KEYS) for i in range(IDS_PER_KEY)
+)
 
 _edges = st.sampled_from([0, 1, NANO - 1, NANO, NANO + 1, LARGEST - 1, LARGEST])
 costs = st.one_of(st.integers(1, 3 * NANO), st.sampled_from([NANO - 1, NANO, NANO + 1]), _edges)
@@ -80,9 +82,9 @@ _slot_limits = st.builds(
 )
 
 #: The limits of one scope: each counter at most once, as the policy's document makes sure.
-scope_limits = st.lists(_spend_limits | _rate_limits | _slot_limits, max_size=3, unique_by=lambda limit: limit.counter).map(
-    tuple
-)
+scope_limits = st.lists(
+    _spend_limits | _rate_limits | _slot_limits, max_size=3, unique_by=lambda limit: limit.counter
+).map(tuple)
 
 
 @dataclass(slots=True)
@@ -105,7 +107,9 @@ class World:
             key_revision=self.revisions[key],
             denial=denial,
             scopes=tuple(
-                PlanScope(scope, tuple(self._rule(limit, organization, model, now_ms) for limit in self.limits.get(scope, ())))
+                PlanScope(
+                    scope, tuple(self._rule(limit, organization, model, now_ms) for limit in self.limits.get(scope, ()))
+                )
                 for scope in key.lineage()
             ),
         )

@@ -8,7 +8,10 @@ import pytest
 
 from limiter.service.secrets import Pepper
 from tests.fakes.plugin import OpenClient, StoreClock
-from tests.rules.desk import PEPPER, Limiter
+
+pytest.register_assert_rewrite("tests.rules.stories", "tests.rules.desk")
+
+from tests.rules.desk import PEPPER, Limiter  # noqa: E402 - after its asserts were told to explain themselves
 
 #: Opens one more sidecar on the same store: `open_limiter(max_backlog=5)`.
 OpenLimiter = Callable[..., Limiter]

@@ -10,7 +10,8 @@
 local BOOKED, EXISTS = 0, 2
 
 local function reply(code, hold, repeated)
-  return struct.pack('<BBBI4I8', code, hold and hold.state or 0, repeated, hold and hold.flags or 0, hold and hold.cost or 0)
+  return struct.pack('<BBBI4I8', code, hold and hold.state or 0, repeated, hold and hold.flags or 0,
+    hold and hold.cost or 0)
 end
 
 -- Adds the cost to every spend limit that applies and whose present window the call fell in; a

@@ -11,8 +11,8 @@ local batch = open_batch(store_time(ARGV[1]), ARGV[2], ARGV[3])
 local items = {}
 for i = 1, batch.items do
   local org, flag, retention, at = struct.unpack('<I2I4I8', ARGV[3 + i])
-  items[i] = {org = batch.orgs[org + 1], key = KEYS[batch.first_hold + i], state = RELEASED, basis = BY_RELEASE, cost = 0,
-              tokens = 0, flag = flag, unclaimed = flag == F_UNCLAIMED, retention = retention,
+  items[i] = {org = batch.orgs[org + 1], key = KEYS[batch.first_hold + i], state = RELEASED, basis = BY_RELEASE,
+              cost = 0, tokens = 0, flag = flag, unclaimed = flag == F_UNCLAIMED, retention = retention,
               ending = string.sub(ARGV[3 + i], at)}
 end
 

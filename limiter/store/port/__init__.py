@@ -5,7 +5,7 @@ Times are ms since the epoch by the store's clock; money is nano-USD.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from limiter.domain.reservations import ReservationName
@@ -88,8 +88,13 @@ class Store(Protocol):
     async def expire_due(self, organizations: Sequence[str], *, limit: int, retention_ms: int) -> list[EndReply]:
         """End due holds in the shards of the organizations, at most `limit` per shard."""
 
-    async def append_refusals(self, organization: str, name: str, summary: bytes) -> None:
-        """Append a row of refusal sums."""
+    async def append_refusals(
+        self, organization: str, summary: bytes, refused: Mapping[tuple[Scope, str], int]
+    ) -> None:
+        """Append a row of refusal sums, and count them by scope and limit id."""
+
+    async def refused(self, organization: str, limits: Sequence[tuple[Scope, str]]) -> list[int]:
+        """How many calls these limits have refused."""
 
     async def time_ms(self) -> int:
         """The store's clock."""
