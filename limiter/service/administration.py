@@ -21,9 +21,7 @@ from limiter.service.plans import plan_scopes
 from limiter.service.statuses import limit_status
 from limiter.store.port import HoldRecord, InspectReply, Plan, Row, StoredPolicy
 
-OVERLAP_MS = 86_400_000
 PAGE_MAX = 1_000
-_DIGEST_KEPT_MS = 86_400_000
 _INSPECTED_AT_ONCE = 64
 _RACES = 10
 

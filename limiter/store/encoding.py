@@ -34,7 +34,7 @@ def _encode_plan(plan: Plan) -> bytes:
         layout = ",".join(entry.limit.counter for entry in scope.limits)
         parts += [scope_field(scope.scope), b"\0", layout.encode(), b"\0", bytes([len(scope.limits)])]
         parts += [_RULE.pack(*_rule(entry, warns)) for entry in scope.limits]
-    return b"".join([*parts, bytes([len(warns)]), *warns])
+    return b"".join([*parts, struct.pack("<H", len(warns)), *warns])
 
 
 def _rule(entry: PlanLimit, warns: list[bytes]) -> tuple[int, ...]:

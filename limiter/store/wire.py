@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from limiter.store.diagnosis import STORE_ERRORS, diagnose
 from limiter.store.scripts import script
 
 Client = Redis | RedisCluster
+
+#: Look-ups under way at once; further ones wait. Each takes a connection, and a pool that has none left raises.
+COMMANDS_UNDER_WAY_MAX = 32
 
 
 class Wire:
@@ -38,6 +42,7 @@ class Wire:
         self._clock_ms = clock_ms
         self._observe = observe
         self._observe_error = observe_error
+        self._room = asyncio.Semaphore(COMMANDS_UNDER_WAY_MAX)
 
     async def time_ms(self) -> int:
         """The store's clock."""
@@ -67,7 +72,8 @@ class Wire:
 
     async def _command(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
         try:
-            return await self._client.execute_command(*arguments)
+            async with self._room:
+                return await self._client.execute_command(*arguments)
         except STORE_ERRORS as error:
             raise self._unavailable(error) from error
 

@@ -5,7 +5,7 @@
 --     spend        kind, mode, ceiling usd, ceiling nano, first warn, warns, three window bounds
 --     bucket       kind, mode, amount, burst, ticks per period, ms per tick, 0, 0, 0
 --     concurrency  kind, mode, slots, 0, 0, 0, 0, 0, 0
---   number of thresholds B · for each: millionths, usd, nano as i8
+--   number of thresholds I2 · for each: millionths, usd, nano as i8
 -- The bounds are: start of the window that was present when the plan was made, start of the next,
 -- end of the next. Modes: 0 the limit does not apply to this model, 1 it is enforced, 2 it is a shadow.
 
@@ -27,8 +27,8 @@ local function decode_plan(blob, org)
     plan.scopes[s] = {field = field, layout = layout, limits = limits, rules = rules, state = false}
     want(org, field)
   end
-  local warns = struct.unpack('<B', blob, at)
-  if warns > 0 then plan.warns = {struct.unpack(integers[3 * warns], blob, at + 1)} end
+  local warns = struct.unpack('<I2', blob, at)
+  if warns > 0 then plan.warns = {struct.unpack(integers[3 * warns], blob, at + 2)} end
   want(org, 'version')
   if key_field ~= '' then want(org, key_field) end
   return plan
