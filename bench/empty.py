@@ -14,6 +14,7 @@ import grpc
 from bench.machine import Cores, started_on
 from bench.sidecar import free_port
 from limiter.app import run_loop
+from limiter.observability import logs
 from limiter.rpc.listeners import Listener
 from limiter.rpc.server import Server
 from limiter.v1 import limiter_pb2 as pb
@@ -51,4 +52,5 @@ async def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
+    logs.configure(level="error", style="console")
     run_loop(_serve(int(sys.argv[1])))

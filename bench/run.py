@@ -19,8 +19,8 @@ from bench.scenarios import Bench, Measurement, Pace
 _RESULTS = Path(__file__).with_name("results")
 #: How wide the tables are where nobody says how wide they may be.
 _FILE_COLUMNS = 150
-_FULL = Pace(seconds=4.0, warm_up_s=1.0, batches=300, singles=2000)
-_QUICK = Pace(seconds=0.4, warm_up_s=0.2, batches=10, singles=50)
+_FULL = Pace(seconds=4.0, warm_up_s=1.0, batches=300, singles=2000, organizations=1000)
+_QUICK = Pace(seconds=0.3, warm_up_s=0.2, batches=10, singles=50, organizations=20)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
                 )
     summary = summarize(rounds)
     console.print()
+    console.print(f"many organizations: {pace.organizations:,}", highlight=False)
     show(console, summary)
     if on.shared:
         console.print("CAUTION: this machine has one core: sidecar, store and load shared it.")

@@ -67,16 +67,15 @@ class Sidecar:
         """Wait until it answers; exits if it does not."""
         give_up_at = time.monotonic() + _START_TIMEOUT_S
         while self._process.poll() is None and time.monotonic() < give_up_at:
-            with suppress(OSError):
-                if self._get("/readyz")[0] == http.client.OK:
+            with suppress(OSError):  # the file is written last
+                if self._admin_address() and self._get("/readyz")[0] == http.client.OK:
                     return
             time.sleep(_POLL_S)
         sys.exit("the sidecar does not start")
 
     def mint(self, organizations: int) -> None:
         """Mint an API key for every organization."""
-        address = (self._directory / "admin.address").read_text().strip()
-        with grpc.insecure_channel(address) as channel:
+        with grpc.insecure_channel(self._admin_address()) as channel:
             admin = limiter_pb2_grpc.AdminStub(channel)
             self.secrets = [
                 admin.CreateKey(pb.CreateKeyRequest(key=calls.key(number))).secret for number in range(organizations)
@@ -101,6 +100,9 @@ class Sidecar:
             cpu_s(self.store_pid),
             {script: (found["count"], found["sum"]) for script, found in counted.items()},
         )
+
+    def _admin_address(self) -> str:
+        return (self._directory / "admin.address").read_text().strip()
 
     def _get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self._http_port, timeout=5)

@@ -42,9 +42,11 @@ async def _work(settings: Settings, url: str, index: int, *, word: int) -> None:
         await process.serve(listeners, engine=settings.engine, reuse_port=True)
         os.write(word, b"serves")
         os.close(word)
-        orphaned = asyncio.get_running_loop().create_task(asyncio.to_thread(sys.stdin.read))
-        stopped = asyncio.get_running_loop().create_task(signals.stop.wait())
-        await asyncio.wait((orphaned, stopped), return_when=asyncio.FIRST_COMPLETED)
+        loop = asyncio.get_running_loop()
+        # Not by a thread: one that waits for standard input could not be woken, and the loop joins its threads.
+        loop.add_reader(sys.stdin, signals.stop.set)
+        await signals.stop.wait()
+        loop.remove_reader(sys.stdin)
         await process.stop(settings.grace_s)
 
 
@@ -63,7 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    # The thread that waits for standard input cannot be woken: leave without joining it.
-    os._exit(code)
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Annotated
 
@@ -45,6 +46,11 @@ def _welcome(serving: Serving, example_key: str) -> str:
         lines += [
             f"  example key       {example_key}",
             f"  its secret        {serving.secret}   (shown once)",
-            f"  try               limiter reserve {example_key} {call}",
+            f"  try               {_command()} reserve {example_key} {call}",
         ]
     return "\n".join([*lines, "  stop              Ctrl-C", "", ""])
+
+
+def _command() -> str:
+    """How this program is called from here: by its name if that is found, else as it was started."""
+    return "limiter" if shutil.which("limiter") else sys.argv[0]

@@ -58,15 +58,20 @@ class Desk:
         if not_after_ms is None:
             self.directory.forget_key(key)
             not_after_ms = _valid_until(await self.directory.key(key), secret)
-        return None if not_after_ms is None else (key, not_after_ms)
+        if not_after_ms is None:
+            self.directory.disown(secret)
+            return None
+        return key, not_after_ms
 
     def refresh(self, question: Question, code: int, now_ms: int) -> None:
         """Forget what a script called out of date."""
         self.clock.hear(now_ms)
+        stale = self.plans.known(question)
         self.plans.forget(question)
         self.metrics.stale_plans[STALE_SUBJECTS[Code(code)]].inc()
         if code == Code.STALE_VERSION:
-            self.directory.forget_organization(question.key.organization)
+            version = None if stale is None else stale.plan.version
+            self.directory.forget_organization(question.key.organization, up_to_version=version)
         elif code == Code.STALE_KEY:
             self.directory.forget_key(question.key)
 

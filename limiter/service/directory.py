@@ -225,9 +225,20 @@ class Directory:
     async def _read_key(self, key: Scope) -> KnownKey:
         return KnownKey.read(await self._store.key(key))
 
-    def forget_organization(self, organization: str) -> None:
-        """The policy has changed."""
-        self._organizations.forget(organization)
+    def disown(self, secret: tuple[str, ...]) -> None:
+        """The key has let this secret go: nobody's for a second, then asked for anew."""
+        self._owners.forget(secret)
+        self._strangers.put(secret, time.monotonic())
+
+    def forget_organization(self, organization: str, *, up_to_version: int | None = None) -> None:
+        """The policy has changed since `up_to_version`; None: whatever is remembered is out of date.
+
+        A newer one is kept: after a change every plan is found out of date once, and reading the policy
+        for each of them anew would take as long as it is large.
+        """
+        known = self._organizations.known(organization)
+        if up_to_version is None or (known is not None and known.version <= up_to_version):
+            self._organizations.forget(organization)
 
     def forget_key(self, key: Scope) -> None:
         """The key's record has changed."""

@@ -42,14 +42,22 @@ class Keyring:
         organization = await self._organization(key)
         declared = _declares(organization, key)
         known = KnownKey.read(await self._desk.store.key(key))
-        if known.record is not None:
+        if known.record is not None and known.record.secrets:
             raise AlreadyExists(f"key: {key.path} has a secret already; `limiter keys rotate` mints a further one")
         if declared and limits is not None:
             raise InvalidArgument("limits", key.path, "the policy file declares this key: write its limits there")
         now_ms = await self._desk.store.time_ms()
         shown = check_secret(secret, field="secret") if secret else mint_secret()
         entry = await self._claim(key, shown, now_ms)
-        record = KeyRecord(expires_ms=expires_ms, limits=limits, secrets=(entry,), created_ms=now_ms, declared=declared)
+        begun = known.record or KeyRecord()  # a declared key may have been disabled before it had a secret
+        record = replace(
+            begun,
+            expires_ms=expires_ms or begun.expires_ms,
+            limits=limits,
+            secrets=(entry,),
+            created_ms=now_ms,
+            declared=declared,
+        )
         await self._store_key(key, known.revision, record)
         return KeyView(key, record, declared), "" if secret else shown
 

@@ -86,7 +86,7 @@ class Plans:
         self._plans: Memory[Question, CallPlan] = Memory(_PLANS_REMEMBERED)
 
     def known(self, question: Question) -> CallPlan | None:
-        """The plan, if it is remembered and its prices still hold."""
+        """The plan that is remembered, whether or not it is out of date."""
         return self._plans.get(question)
 
     def forget(self, question: Question) -> None:

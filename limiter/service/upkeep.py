@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from limiter.domain.errors import LimiterError, Unavailable
+from limiter.domain.errors import LimiterError, Overloaded, Unavailable
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
 from limiter.service.desk import RETENTION_EXPIRED_MS, RETENTION_SETTLED_MS, Desk
 from limiter.store.port import Code, EndCall, EndReply, HoldCall, HoldReply
@@ -112,7 +112,7 @@ class GiveBack:
         for wait_s in _GIVE_BACK_AGAIN_S:
             try:
                 reply: EndReply = await self._desk.store.release(call)
-            except Unavailable:
+            except (Unavailable, Overloaded):
                 await asyncio.sleep(wait_s)
                 continue
             if reply.found and not reply.repeated:

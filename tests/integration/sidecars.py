@@ -99,6 +99,10 @@ class Sidecar:
         """Ask for an orderly end; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
         return self.process.wait(STOP_WITHIN_S)
 
 

@@ -43,6 +43,9 @@ class Money:
     def numbers(self) -> Numbers:
         return (self.ends_ms, *divmod(self.settled, NANOUSD_PER_USD), *divmod(self.held, NANOUSD_PER_USD))
 
+    def stored(self) -> tuple[int, ...]:
+        return (self.period_ms, *self.numbers(), self.warned)
+
 
 @dataclass(slots=True)
 class Bucket:
@@ -92,6 +95,9 @@ class Bucket:
     def numbers(self) -> Numbers:
         return (self.tick, self.level, self.amount, self.burst, self.ticks)
 
+    def stored(self) -> tuple[int, ...]:
+        return (self.period_ms, *self.numbers(), self.tick_ms)
+
 
 @dataclass(slots=True)
 class Slots:
@@ -109,7 +115,11 @@ class Slots:
     def numbers(self) -> Numbers:
         return (self.open, 0, 0, 0, 0)
 
+    def stored(self) -> tuple[int, ...]:
+        return (self.period_ms, *self.numbers(), 0)
 
+
+#: Each tells its `numbers` as a status does, and all that is `stored` of it.
 Counter = Money | Bucket | Slots
 
 

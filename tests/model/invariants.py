@@ -41,7 +41,7 @@ async def dump(client: Any) -> Dump:  # noqa: ANN401 - redis types replies as st
     return found
 
 
-async def _read(client: Any, key: str, found: Dump) -> None:
+async def _read(client: Any, key: str, found: Dump) -> None:  # noqa: ANN401 - as in dump
     parts = key.split(":")
     match parts:
         case ["lim1", "orgs"]:

@@ -223,6 +223,6 @@ class Reference(Endings):
                 replies.append(InspectReply(self.now_ms, stale, []))
         return replies
 
-    def append(self, organization: str, name: str, summary: bytes) -> None:
+    def append(self, organization: str, summary: bytes) -> None:
         """Append a row of refusal sums."""
-        self.add_note(RowKind.REFUSALS, shard_of(organization), name, summary)
+        self.add_note(RowKind.REFUSALS, shard_of(organization), f"{organization}/refusals", summary)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,9 @@ from limiter.domain.reservations import ReservationName
 from limiter.domain.scopes import Scope
 from limiter.domain.windows import window_bounds
 from limiter.store.port import Plan, PlanLimit, PlanScope
+from tests.model.books import CLOCK_SLACK_MS
+from tests.model.counters import Bucket
+from tests.model.reference import Reference
 
 #: acme and org153 share a shard; beta has another.
 ORGANIZATIONS: Final = ("acme", "org153", "beta")
@@ -87,6 +91,15 @@ scope_limits = st.lists(
 ).map(tuple)
 
 
+def other_amount(limit: Limit, draw: Callable[[st.SearchStrategy[int]], int]) -> Limit:
+    """The same counter with another amount."""
+    if limit.kind is LimitKind.SPEND:
+        return replace(limit, amount=draw(ceilings))
+    if limit.kind is LimitKind.CONCURRENCY:
+        return replace(limit, amount=draw(st.integers(0, 5)))
+    return replace(limit, amount=draw(st.integers(1, 10**6)), burst=draw(st.integers(1, 10**4)))
+
+
 @dataclass(slots=True)
 class World:
     """What the policies say at present. Plans are kept, so that an old one can be sent again."""
@@ -131,3 +144,22 @@ class World:
     def zone(self, organization: str) -> ZoneInfo:
         """The zone that an organization counts its windows in."""
         return ZoneInfo(self.zones.get(organization, "UTC"))
+
+
+def edges(world: World, reference: Reference) -> Iterator[int]:
+    """The instants at which something changes by time alone."""
+    for plan in world.plans[-6:]:
+        for scope in plan.scopes:
+            for rule in scope.limits:
+                yield from rule.window[1:]
+    for hold in reference.holds.values():
+        yield hold.record.expires_ms
+        yield hold.record.expires_max_ms
+    for scope_counters in reference.scopes.values():
+        yield scope_counters.last_ms - CLOCK_SLACK_MS
+        for counter in scope_counters.counters.values():
+            if isinstance(counter, Bucket):
+                # When a bucket that was empty is full again, since its last tick and since each reservation.
+                full_ms = -(-counter.burst * counter.ticks // counter.amount) * counter.tick_ms
+                yield counter.tick * counter.tick_ms + full_ms
+                yield from (hold.record.reserved_ms + full_ms for hold in reference.holds.values() if hold.open)

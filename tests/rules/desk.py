@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -28,7 +28,8 @@ from limiter.service.administration import Applied
 from limiter.service.calls import Principal, ReserveCall, Settled
 from limiter.service.secrets import Pepper
 from limiter.service.service import Service
-from limiter.store.port import ExtendReply, HoldRecord, Row
+from limiter.store.cargo import Cargo
+from limiter.store.port import ExtendReply, HoldCall, HoldRecord, HoldReply, Row
 from limiter.store.redis_store import RedisStore
 from limiter.v1 import limiter_pb2 as pb
 from tests.fakes.plugin import StoreClock
@@ -74,18 +75,22 @@ class Limiter:
     """One sidecar on a store whose time only the test moves."""
 
     def __init__(
-        self, client: Redis, clock: StoreClock, *, max_backlog: int = 0, pepper: Pepper = PEPPER, metrics: Metrics | None = None
+        self,
+        client: Redis,
+        clock: StoreClock,
+        *,
+        max_backlog: int = 0,
+        pepper: Pepper = PEPPER,
+        metrics: Metrics | None = None,
     ) -> None:
         self.client = client
         self.clock = clock
         self.metrics = metrics or Metrics()
-        self.store = RedisStore(
-            client,
-            clock_ms=clock,
-            max_backlog=max_backlog,
-            abandoned=lambda call, reply: self.service.give_backs.abandoned(call, reply),
-        )
+        self.store = RedisStore(client, clock_ms=clock, max_backlog=max_backlog, abandoned=self._abandoned)
         self.service = Service(self.store, pepper=pepper, prices=prices(), metrics=self.metrics)
+
+    def _abandoned(self, call: HoldCall, reply: HoldReply | None) -> None:
+        self.service.give_backs.abandoned(call, reply)
 
     async def close(self) -> None:
         await self.service.stop()
@@ -172,7 +177,9 @@ class Limiter:
         model: str = "",
     ) -> Settled:
         """Settle with a cost in USD, a usage or the provider's own answer."""
-        message = pb.SettleRequest(reservation=str(name_of(hold)), estimated=estimated, outcome=int(outcome), model=model)  # type: ignore[arg-type]  # enums are ints
+        message = pb.SettleRequest(
+            reservation=str(name_of(hold)), estimated=estimated, model=model, outcome=outcome.name
+        )
         _set_actual(message, actual)
         return await self.service.settle(settle_call(message))
 
@@ -209,10 +216,12 @@ class Limiter:
 
     async def mint(self, key: str, *, expires_ms: int = 0, secret: str = "") -> str:
         """Mint a key, or import one that has `secret`; answers the secret."""
-        _, shown = await self.service.keyring.create(Scope.parse_key(key), limits=None, expires_ms=expires_ms, secret=secret)
+        _, shown = await self.service.keyring.create(
+            Scope.parse_key(key), limits=None, expires_ms=expires_ms, secret=secret
+        )
         return shown or secret
 
-    async def enable(self, key: str, enabled: bool) -> None:  # noqa: FBT001 - it is the subject
+    async def enable(self, key: str, *, enabled: bool) -> None:
         await self.service.keyring.update(
             Scope.parse_key(key), enabled=enabled, expires_ms=None, limits=None, clear_limits=False
         )
@@ -244,10 +253,11 @@ class Limiter:
 
     async def dump(self) -> Dump:
         """Everything that the store holds; whatever was done to it, its invariants hold."""
-        found = await dump(_WithoutDigests(self.client))  # type: ignore[arg-type]  # as far as dump asks
+        everything: Any = _WithoutDigests(self.client)
+        found = await dump(everything)
         check(found)
-        for key in sorted(await self.client.keys("lim1:digest:*")):
-            found.raw[key.decode()] = await self.client.get(key)
+        for key in await self.client.keys("lim1:digest:*"):
+            found.raw[str(key)] = await self.client.get(key)
         return found
 
     async def count(self, metric: str) -> float:
@@ -265,8 +275,8 @@ class Gate:
         self._open = asyncio.Event()
         run = limiter.store._run
 
-        async def run_and_wait(*arguments: Any) -> list[Any]:
-            reply = await run(*arguments)
+        async def run_and_wait(verb: str, cargo: Cargo, items: Sequence[bytes], count: int) -> list[Any]:
+            reply = await run(verb, cargo, items, count)
             self.decided.set()
             await self._open.wait()
             return reply
@@ -284,10 +294,10 @@ class _WithoutDigests:
     def __init__(self, client: Redis) -> None:
         self._client = client
 
-    async def keys(self, pattern: str) -> list[bytes]:
-        return [key for key in await self._client.keys(pattern) if not key.startswith(b"lim1:digest:")]
+    async def keys(self, pattern: str) -> list[Any]:
+        return [key for key in await self._client.keys(pattern) if "lim1:digest:" not in str(key)]
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a client has
         return getattr(self._client, name)
 
 

@@ -160,7 +160,9 @@ async def test_a_later_settlement_corrects_the_books_once_if_its_basis_is_higher
         if later == "release":
             settled = await limiter.release(hold)
         else:
-            settled = await limiter.settle(hold, "0.30" if later == "estimated" else "0.40", estimated=later == "estimated")
+            settled = await limiter.settle(
+                hold, "0.30" if later == "estimated" else "0.40", estimated=later == "estimated"
+            )
         assert settled.basis is not None
         return settled.state.name, settled.basis.name, settled.cost_nanousd, settled.repeated_call
 
@@ -181,7 +183,11 @@ async def test_a_later_settlement_corrects_the_books_once_if_its_basis_is_higher
 async def test_a_hold_that_has_ended_does_not_expire(limiter: Limiter, first: str) -> None:
     await limiter.apply(CHARGED)
     hold = await limiter.grant(cost="0.50", ttl="5 minutes")
-    ended = await limiter.release(hold) if first == "release" else await limiter.settle(hold, "0.1", estimated=first == "estimated")
+    ended = (
+        await limiter.release(hold)
+        if first == "release"
+        else await limiter.settle(hold, "0.1", estimated=first == "estimated")
+    )
     limiter.tick("1 hour")
     assert await limiter.service.sweep() == 0
     assert (await limiter.record(hold)).cost == ended.cost_nanousd
@@ -252,7 +258,11 @@ async def test_a_charge_is_booked_even_where_nothing_is_left_and_only_once(limit
 
 
 async def test_a_charge_takes_no_request_no_tokens_and_no_slot(limiter: Limiter) -> None:
-    await limiter.apply(CHARGED.replace("concurrency: 1}", "concurrency: 1}, {id: tpm, tokens: 9, per: hour}, {id: rpm, requests: 9, per: hour}"))
+    await limiter.apply(
+        CHARGED.replace(
+            "concurrency: 1}", "concurrency: 1}, {id: tpm, tokens: 9, per: hour}, {id: rpm, requests: 9, per: hour}"
+        )
+    )
     await limiter.charge(id="c", actual=Usage(input_tokens=500))
     assert [await limiter.left(f"acme/search {name}") for name in ("slots", "tpm", "rpm")] == [1, 9, 9]
 
@@ -269,7 +279,7 @@ async def test_a_charge_in_a_closed_window_is_only_in_the_ledger(limiter: Limite
 async def test_a_charge_for_the_id_of_a_hold_says_to_settle_that(limiter: Limiter) -> None:
     await limiter.apply(CHARGED)
     hold = await limiter.grant(cost="0.50", id="r")
-    with pytest.raises(LimiterError, match="HELD.*settle that instead"):
+    with pytest.raises(LimiterError, match=r"HELD.*settle that instead"):
         await limiter.charge(id="r", actual="0.50")
     assert (await limiter.settle(hold, "0.50")).state is State.SETTLED
 

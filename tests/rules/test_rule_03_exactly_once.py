@@ -58,7 +58,8 @@ async def test_a_story_of_one_id(limiter: Limiter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "state"), [("settle", "SETTLED"), ("release", "RELEASED"), ("sweep", "EXPIRED"), ("tick", "EXPIRED"), ("consume", "SETTLED")]
+    ("end", "state"),
+    [("settle", "SETTLED"), ("release", "RELEASED"), ("sweep", "EXPIRED"), ("tick", "EXPIRED"), ("consume", "SETTLED")],
 )
 async def test_no_call_rides_on_a_grant_that_has_ended(limiter: Limiter, end: str, state: str) -> None:
     await limiter.apply(POLICY)
@@ -83,11 +84,17 @@ async def test_no_call_rides_on_a_grant_that_has_ended(limiter: Limiter, end: st
 @pytest.mark.parametrize(
     "change",
     [
-        {"cost": "1.000000001"}, {"model": "dear"}, {"provider": "openai"}, {"tags": {"customer": "b"}}, {"ttl": "6 minutes"},
-        {"consume": True}, {"tags": {}}, {"all_limits": True},
+        {"cost": "1.000000001"},
+        {"model": "dear"},
+        {"provider": "openai"},
+        {"tags": {"customer": "b"}},
+        {"tags": {}},
+        {"ttl": "6 minutes"},
+        {"consume": True},
+        {"all_limits": True},
     ],
     ids=str,
-)  # fmt: skip
+)
 async def test_other_content_under_the_same_id_is_refused_as_taken(limiter: Limiter, change: dict[str, object]) -> None:
     await limiter.apply(POLICY)
     content: dict[str, object] = {"cost": "1", "model": "m", "tags": {"customer": "a"}, "ttl": "5 minutes"}
@@ -112,7 +119,9 @@ async def test_the_fingerprint_is_of_the_request_as_sent_not_of_what_it_was_read
 async def test_a_change_of_policy_or_price_in_between_does_not_change_the_grant(limiter: Limiter) -> None:
     await limiter.apply(POLICY)
     first = await limiter.grant(tokens=(10, None), id="r")
-    await limiter.apply(POLICY.replace("acme:\n", "acme:\n        settings: {default_max_output_tokens: 7, ttl: 1m}\n", 1))
+    await limiter.apply(
+        POLICY.replace("acme:\n", "acme:\n        settings: {default_max_output_tokens: 7, ttl: 1m}\n", 1)
+    )
     again = await limiter.grant(tokens=(10, None), id="r")
     assert (again.held_nanousd, again.max_output_tokens, again.expires_at_ms) == (
         first.held_nanousd, first.max_output_tokens, first.expires_at_ms,
@@ -206,18 +215,19 @@ async def test_a_repeated_call_is_refused_once_its_key_is_disabled(limiter: Limi
     await limiter.apply(POLICY)
     secret = await limiter.mint(BOT)
     await limiter.grant(secret, cost="1", id="r")
-    await limiter.enable(BOT, False)
+    await limiter.enable(BOT, enabled=False)
     assert (await limiter.refusal(secret, cost="1", id="r")).reason is DenialReason.KEY_DISABLED
 
 
 async def test_the_order_of_a_maps_entries_does_not_make_it_other_content(limiter: Limiter) -> None:
     await limiter.apply(POLICY)
-    for order in (("images", "audio_seconds"), ("audio_seconds", "images")):
+    units = ["images", "audio_seconds"]
+    for repeated in (False, True):
         message = pb.ReserveRequest(request_id="r", key_id=BOT, model="pictures")
         message.estimate.input_tokens = 1
-        for unit in order:
+        for unit in reversed(units) if repeated else units:
             message.estimate.units[unit] = 0
         verdict = await limiter.send(message)
         assert isinstance(verdict, Granted)
-    assert verdict.repeated_call
-    assert (await limiter.record(verdict)).state is State.HELD
+        assert verdict.repeated_call is repeated
+        assert (await limiter.record(verdict)).state is State.HELD

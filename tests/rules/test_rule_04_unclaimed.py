@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
 from limiter.domain.errors import DeadlineExceeded
 from limiter.domain.reservations import RowFlag, State
 from limiter.domain.verdicts import Granted
+from limiter.store.port import EndReply
 from tests.rules.conftest import OpenLimiter
 from tests.rules.desk import Gate, Limiter, name_of, places
 
@@ -28,14 +28,6 @@ POLICY = """
               - {id: slots, concurrency: 5}
             keys: {bot: {}}
 """
-
-
-async def until(ready: Callable[[], Any]) -> Any:
-    """Let others run until `ready` answers something; answers that."""
-    async with asyncio.timeout(5):
-        while not (found := ready()):
-            await asyncio.sleep(0)
-    return found
 
 
 async def give_back(limiter: Limiter, hold: Granted) -> None:
@@ -137,16 +129,16 @@ async def test_a_cancelled_call_never_disturbs_others_that_wait_for_the_same_swe
     await limiter.apply(POLICY)
     await limiter.grant(cost="10", ttl="1 minute")
     limiter.tick("2 minutes")
-    expire, go = limiter.store.expire_due, asyncio.Event()
+    expire, asked, go = limiter.store.expire_due, asyncio.Event(), asyncio.Event()
 
-    async def expire_slowly(*arguments: Any, **options: Any) -> Any:
+    async def expire_slowly(organizations: Sequence[str], *, limit: int, retention_ms: int) -> list[EndReply]:
+        asked.set()
         await go.wait()
-        return await expire(*arguments, **options)
+        return await expire(organizations, limit=limit, retention_ms=retention_ms)
 
     monkeypatch.setattr(limiter.store, "expire_due", expire_slowly)
     calls = [asyncio.create_task(limiter.reserve(cost="5", id=f"r{i}")) for i in range(2)]
-    (sweep,) = await until(lambda: list(limiter.service._sweeper._running.values()))
-    await until(lambda: len(sweep._callbacks or ()) == 3 or sweep.done())
+    await asked.wait()
     calls[0].cancel()
     await asyncio.wait(calls[:1])
     go.set()
@@ -168,13 +160,7 @@ async def test_a_call_past_its_deadline_does_not_even_ask_whose_secret_it_shows(
 ) -> None:
     await limiter.apply(POLICY)
     sent: list[object] = []
-    execute = limiter.client.execute_command
-
-    def listen(*arguments: object, **options: object) -> object:
-        sent.append(arguments)
-        return execute(*arguments, **options)
-
-    monkeypatch.setattr(limiter.client, "execute_command", listen)
+    monkeypatch.setattr(limiter.client, "execute_command", lambda *arguments: sent.append(arguments))
     with pytest.raises(DeadlineExceeded):
         await limiter.reserve("lk-a-stranger", cost="1", deadline=asyncio.get_running_loop().time())
     assert sent == []

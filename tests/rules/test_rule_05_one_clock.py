@@ -9,7 +9,6 @@ import pytest
 from limiter.domain.errors import Unavailable
 from limiter.domain.reservations import RowFlag, State
 from limiter.domain.verdicts import DenialReason
-from tests.fakes.plugin import OpenClient
 from tests.rules.desk import Limiter, instant, usd
 from tests.rules.stories import tell
 
@@ -32,7 +31,7 @@ async def test_every_time_in_an_answer_is_the_stores_not_the_sidecars(limiter: L
     assert (resets["hour"], resets["day"]) == (instant("2031-05-05 11:00"), instant("2031-05-06 00:00"))
 
 
-async def test_without_a_seam_the_time_is_the_servers_own(limiter: Limiter, open_client: OpenClient) -> None:
+async def test_without_a_seam_the_time_is_the_servers_own(limiter: Limiter) -> None:
     await limiter.apply(POLICY)
     limiter.store._clock_ms = None
     granted = await limiter.grant(cost="0.10", ttl="5 minutes")

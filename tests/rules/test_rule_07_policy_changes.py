@@ -10,7 +10,8 @@ from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason
 from limiter.policy.document import parse_limits
 from limiter.store.keys import organization_key
-from tests.rules.desk import BOT, Limiter, name_of
+from limiter.store.port import StoredPolicy
+from tests.rules.desk import BOT, Limiter, name_of, usd
 
 KEY = Scope.parse_key(BOT)
 
@@ -46,9 +47,9 @@ async def test_the_next_reserve_on_any_sidecar_sees_a_disabled_key(limiter: Limi
     await limiter.apply(policy("10"))
     secret = await limiter.mint(BOT)
     await second.grant(secret, cost="1")
-    await limiter.enable(BOT, False)
+    await limiter.enable(BOT, enabled=False)
     assert (await second.refusal(secret, cost="1")).reason is DenialReason.KEY_DISABLED
-    await limiter.enable(BOT, True)
+    await limiter.enable(BOT, enabled=True)
     await second.grant(secret, cost="1")
 
 
@@ -80,9 +81,7 @@ async def test_a_key_whose_expiry_is_set_or_lifted_later_is_so_at_once(limiter: 
     secret = await limiter.mint(BOT)
     await second.grant(secret, cost="1")
     for expires_ms, expected in ((limiter.clock.now_ms, DenialReason.KEY_EXPIRED), (0, None)):
-        await limiter.service.keyring.update(
-            KEY, enabled=None, expires_ms=expires_ms, limits=None, clear_limits=False
-        )
+        await limiter.service.keyring.update(KEY, enabled=None, expires_ms=expires_ms, limits=None, clear_limits=False)
         verdict = await second.reserve(secret, cost="1")
         assert getattr(verdict, "reason", None) is expected
 
@@ -225,3 +224,38 @@ async def test_changes_by_two_operators_at_once_are_both_whole(limiter: Limiter,
     applied = await asyncio.gather(limiter.apply(policy("20")), second.apply(policy("30")))
     assert sorted(each.versions["acme"] for each in applied) == [2, 3]
     assert str(name_of(await limiter.grant(cost="15"))).startswith("organizations/acme/")
+
+
+async def test_after_a_change_the_policy_is_read_once_however_many_keys_and_models_call(
+    limiter: Limiter, second: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await limiter.apply(policy("100", keys="{bot: {}, dog: {}}"))
+    calls = [(key, model) for key in (BOT, "acme/search/dog") for model in ("m", "dear")]
+    for key, model in calls:
+        await second.grant(key, cost="1", model=model)
+    await limiter.apply(policy("200", keys="{bot: {}, dog: {}}"))
+    reads: list[str] = []
+    read = second.store.policy
+
+    async def count_reads(organization: str) -> StoredPolicy | None:
+        reads.append(organization)
+        return await read(organization)
+
+    monkeypatch.setattr(second.store, "policy", count_reads)
+    for key, model in calls:
+        granted = await second.grant(key, cost="1", model=model)
+        assert granted.limits[0].limit.amount == usd("200")
+    await asyncio.gather(*(second.grant(key, cost="1", model=model) for key, model in calls))
+    assert reads == ["acme"]
+    await limiter.apply(policy("300"))
+    await second.grant(cost="1")
+    assert reads == ["acme", "acme"]
+
+
+async def test_a_declared_key_that_was_disabled_first_can_be_minted_and_stays_disabled(limiter: Limiter) -> None:
+    await limiter.apply(policy("10"))
+    await limiter.enable(BOT, enabled=False)
+    secret = await limiter.mint(BOT)
+    assert (await limiter.refusal(secret, cost="1")).reason is DenialReason.KEY_DISABLED
+    await limiter.enable(BOT, enabled=True)
+    await limiter.grant(secret, cost="1")
