@@ -103,9 +103,12 @@ class Load:
                 return await asyncio.wait_for(ask(dice.choice(self.connections)), _ATTEMPT_S)
             except grpc.aio.AioRpcError as error:
                 assert error.code() in _TROUBLE, error
-                assert time.monotonic() < give_up_at, error
-                self.tally.trouble[error.code().name] += 1
-                await asyncio.sleep(0.05 + 0.1 * dice.random())
+                trouble = error.code().name
+            except TimeoutError:
+                trouble = "TIMEOUT"
+            assert time.monotonic() < give_up_at, trouble
+            self.tally.trouble[trouble] += 1
+            await asyncio.sleep(0.05 + 0.1 * dice.random())
 
     def _granted(self, request: pb.ReserveRequest, answer: pb.ReserveResponse) -> None:
         assert answer.held_nanousd == request.cost_nanousd
