@@ -24,7 +24,7 @@ SPEND_WINDOWS: Final = ("hour", "day", "week", "month", "quarter", "year", "tota
 RATE_PERIODS: Final = {"second": (1_000, 1), "minute": (60_000, 1), "hour": (3_600, 1_000), "day": (86_400, 1_000)}
 
 #: Largest amount and burst of a rate: amount × ticks stays below 2⁵³.
-RATE_MAX: Final = 100_000_000_000
+RATE_MAX: Final = 50_000_000_000
 
 #: Largest number of open holds that a limit may allow.
 CONCURRENCY_MAX: Final = 1_000_000_000

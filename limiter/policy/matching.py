@@ -69,8 +69,8 @@ class KeyPolicy:
 def resolve(organization: OrganizationPolicy, *, key: Scope, own_limits: tuple[Limit, ...] | None) -> KeyPolicy:
     """Return the rules for `key`, whether the policy names it or it was minted.
 
-    `own_limits` are those that the key was minted with; None: it has none of its own, so that those
-    declared for it hold, or else its team's key_defaults. For everything else of a key (models, settings)
+    The limits declared for the key hold; else `own_limits`, with which it was minted (None: it has none of its
+    own); else its team's key_defaults. For everything else of a key (models, settings)
     the declaration goes before key_defaults, field by field. A key of a team that the policy does not name
     is under the organization's limits, its own and no others. Raises InvalidArgument if `key` is no key
     of this organization.
@@ -82,7 +82,7 @@ def resolve(organization: OrganizationPolicy, *, key: Scope, own_limits: tuple[L
     declared = team.keys.get(key.key)
     own = declared or _NO_KEY
     defaults = team.key_defaults
-    limits = next((found for found in (own_limits, own.limits, defaults.limits) if found is not None), ())
+    limits = next((found for found in (own.limits, own_limits, defaults.limits) if found is not None), ())
     lists = (rules.models, team.models, own.models or defaults.models)
     return KeyPolicy(
         declared=declared is not None,

@@ -7,10 +7,10 @@ import json
 from limiter.domain.calls import Outcome
 from limiter.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
-from limiter.domain.verdicts import LimitStatus
+from limiter.domain.verdicts import DenialReason, LimitStatus
 from limiter.service.calls import BookCall, Principal, SettleCall, Settled
 from limiter.service.desk import RETENTION_SETTLED_MS, STALE_SUBJECTS, TRIES, Desk, ledger_call
-from limiter.service.plans import Question
+from limiter.service.plans import CallPlan, Question
 from limiter.service.reckoning import Reckoner, Reckoning, not_found
 from limiter.service.statuses import limit_status
 from limiter.store.port import ChargeCall, Code, EndCall, EndReply, ExtendCall, ExtendReply
@@ -77,6 +77,9 @@ class Accounting:
             plan = await desk.plans.get(question)
             if plan is None:
                 raise NotFound(f"principal: organization {key.organization} has no policy")
+            if plan.plan.denial == DenialReason.KEY_UNKNOWN:
+                await self._confirm_unknown(question, plan)
+                continue
             reckoning = self._reckoner.of_charge(call, plan, key.organization)
             reply = await desk.store.charge(
                 ChargeCall(
@@ -96,11 +99,19 @@ class Accounting:
                 continue
             if reply.code == Code.EXISTS:
                 raise AlreadyExists(
-                    f"request_id: it belongs to {name} ({State(reply.state).name}); settle that instead"
+                    f"request_id: {name} ({State(reply.state).name}) has it for other content; settle that if it is a"
+                    " hold of this call, else use a new request_id"
                 )
             reckoning.cost = reply.cost
             return _booked(name, reckoning, flags=reply.flags, repeated=reply.repeated)
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
+
+    async def _confirm_unknown(self, question: Question, plan: CallPlan) -> None:
+        """Raise NotFound if the plan, which knows no such key, is up to date; else forget it."""
+        reply = (await self._desk.store.inspect([plan.plan]))[0]
+        if reply.code not in STALE_SUBJECTS:
+            raise NotFound(f"principal: the key {question.key.path} is not known")
+        self._desk.refresh(question, reply.code, reply.now_ms)
 
     async def headroom(self, principal: Principal, model: str, provider: str) -> tuple[LimitStatus, ...]:
         """Every limit on the path of a key and model, as it is now."""
@@ -117,6 +128,8 @@ class Accounting:
             if reply.code in STALE_SUBJECTS:
                 desk.refresh(question, reply.code, reply.now_ms)
                 continue
+            if plan.plan.denial == DenialReason.KEY_UNKNOWN:
+                raise NotFound(f"principal: the key {question.key.path} is not known")
             return tuple(
                 limit_status(plan.plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0)
                 for raw in reply.statuses

@@ -215,7 +215,9 @@ class Directory:
         stored = await self._store.policy(organization)
         if stored is None:
             return None
-        return KnownOrganization(stored.version, OrganizationPolicy.from_json(stored.document))
+        # A policy of thousands of keys takes a while to read: not on the event loop.
+        policy = await asyncio.to_thread(OrganizationPolicy.from_json, stored.document)
+        return KnownOrganization(stored.version, policy)
 
     async def key(self, key: Scope) -> KnownKey:
         """A key's record."""

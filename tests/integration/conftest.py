@@ -42,7 +42,8 @@ def books_store(start_server: StartServer) -> StoreServer:
 def trio(fleet: Fleet, books_store: StoreServer) -> list[Sidecar]:
     """Three sidecars on one store. Use an organization of your own; do not stop them."""
     sidecars = [
-        fleet.launch(*ANYWHERE, "--store", books_store.url, "--engine", engine) for engine in ("native", "grpcio", "auto")
+        fleet.launch(*ANYWHERE, "--store", books_store.url, "--engine", engine)
+        for engine in ("native", "grpcio", "auto")
     ]
     for sidecar in sidecars:
         sidecar.wait_until_serving()

@@ -131,7 +131,9 @@ async def test_nobody_asks(subject: Subject) -> None:
     await refused(connection.limiter.Charge(pb.ChargeRequest(request_id="a", cost_nanousd=1)), field="principal")
     await refused(connection.limiter.GetHeadroom(pb.GetHeadroomRequest()), field="principal")
     for secret in ("", " lk-a", "lk-a\n", "a\0b", "x" * 10_000):
-        details = await refused(connection.public.Reserve(pb.ReserveRequest(api_key=secret, cost_nanousd=1)), field="api_key")
+        details = await refused(
+            connection.public.Reserve(pb.ReserveRequest(api_key=secret, cost_nanousd=1)), field="api_key"
+        )
         assert not secret.strip() or secret not in details
 
 
@@ -146,7 +148,11 @@ async def test_a_key_id_is_not_believed_on_the_public_listener(subject: Subject)
 async def test_ids_that_could_reach_into_another_key_of_the_store(subject: Subject) -> None:
     connection = subject.connection
     for text in STRANGE_IDS:
-        for key in (f"{text}/search/bot", f"{subject.organization}/{text}/bot", f"{subject.organization}/search/{text}"):
+        for key in (
+            f"{text}/search/bot",
+            f"{subject.organization}/{text}/bot",
+            f"{subject.organization}/search/{text}",
+        ):
             await refused(connection.limiter.Reserve(of_key(key, 1)), field="key_id")
             await refused(connection.admin.CreateKey(pb.CreateKeyRequest(key=key)), field="key")
         await refused(connection.admin.ListScopes(pb.ListScopesRequest(scope=f"{text}/a")), field="scope")
@@ -243,7 +249,9 @@ async def test_names_that_are_no_reservations(subject: Subject, name: str) -> No
     connection = subject.connection
     await refused(connection.settle(name, 1), field="reservation")
     await refused(connection.release(name), field="reservation")
-    await refused(connection.limiter.Extend(pb.ExtendRequest(reservation=name, ttl=Duration(seconds=1))), field="reservation")
+    await refused(
+        connection.limiter.Extend(pb.ExtendRequest(reservation=name, ttl=Duration(seconds=1))), field="reservation"
+    )
     await refused(connection.reservation(name), field="reservation")
     await refused(connection.admin.ForceRelease(pb.ReleaseRequest(reservation=name)), field="reservation")
 

@@ -60,9 +60,7 @@ def check_outcome(books: Books, tally: Tally) -> None:
         assert status.settled <= status.limit_value, name
         assert status.held == 0, name
     for (scope, limit), ceiling in tally.ceilings_met().items():
-        (status,) = [
-            status for status in books.limits.values() if (status.scope, status.limit) == (scope, limit)
-        ]
+        (status,) = [status for status in books.limits.values() if (status.scope, status.limit) == (scope, limit)]
         assert status.settled > ceiling - tally.largest, f"{limit} of {scope} refused with money left"
     booked = {row["reservation"]: 0 for row in books.money_rows()}
     for row in books.money_rows():
@@ -243,7 +241,9 @@ async def test_grants_of_callers_that_left_while_the_store_was_silent_are_given_
             asyncio.create_task(connection.reserve(of_key(key, CENT, f"call-{number}" if number % 2 else "")))
             for number in range(15)
         ]
-        staying = [asyncio.create_task(connection.reserve(of_key(key, CENT, f"stays-{number}"))) for number in range(15)]
+        staying = [
+            asyncio.create_task(connection.reserve(of_key(key, CENT, f"stays-{number}"))) for number in range(15)
+        ]
         await _reached(connection)
         for asking in leaving:
             asking.cancel()
@@ -261,9 +261,7 @@ async def test_grants_of_callers_that_left_while_the_store_was_silent_are_given_
     assert len(received) == 16
 
 
-async def test_ceilings_hold_while_the_policy_changes(
-    three: list[Connection], organization: str, seed: int
-) -> None:
+async def test_ceilings_hold_while_the_policy_changes(three: list[Connection], organization: str, seed: int) -> None:
     load = await start_load(three, organization, seed, usd=6)
     load.check_ceilings = False  # a lowered ceiling may be below what is spent
     running = asyncio.create_task(load.run(callers=300, calls=80))
@@ -312,7 +310,9 @@ async def test_a_key_that_is_switched_off_and_on_under_load_loses_nothing(
             answer = await connection.reserve(of_key(key, CENT, dry_run=True))
             assert (answer.decision == pb.ReserveResponse.GRANTED) == enabled
         seen = len(costs) if enabled else refused
-        await eventually(lambda seen=seen, enabled=enabled: _true((len(costs) if enabled else refused) > seen), what="traffic")  # type: ignore[misc]
+        await eventually(
+            lambda seen=seen, enabled=enabled: _true((len(costs) if enabled else refused) > seen), what="traffic"
+        )  # type: ignore[misc]
     ended.set()
     await asyncio.gather(*callers)
     books = await balanced_books(three[0], organization)

@@ -50,7 +50,9 @@ async def test_the_same_reserve_from_fifty_callers_at_once_is_one_hold(
     assert books.others[organization, "rpm"].remaining == 59
 
 
-async def test_the_same_id_with_other_content_already_exists(three: list[Connection], organization: str, key: str) -> None:
+async def test_the_same_id_with_other_content_already_exists(
+    three: list[Connection], organization: str, key: str
+) -> None:
     await three[0].grant(of_key(key, 3 * USD, "call-1"))
     others = (
         of_key(key, 3 * USD + 1, "call-1"),
@@ -160,7 +162,11 @@ async def test_bases_correct_each_other_upwards_only(three: list[Connection], or
     released = await three[1].release(name)
     assert (released.cost_nanousd, released.basis, released.repeated_call) == (0, pb.Settlement.RELEASED, False)
     estimated = await three[2].settle(name, 2 * USD, estimated=True)
-    assert (estimated.cost_nanousd, estimated.basis, estimated.repeated_call) == (2 * USD, pb.Settlement.ESTIMATED, False)
+    assert (estimated.cost_nanousd, estimated.basis, estimated.repeated_call) == (
+        2 * USD,
+        pb.Settlement.ESTIMATED,
+        False,
+    )
     again = await three[0].release(name)
     assert (again.cost_nanousd, again.basis, again.repeated_call) == (2 * USD, pb.Settlement.ESTIMATED, True)
     used = await three[1].settle(name, 5 * USD)

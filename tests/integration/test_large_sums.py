@@ -42,7 +42,9 @@ async def test_billions_are_counted_to_the_nano_dollar(three: list[Connection], 
     dice.shuffle(order)
     await asyncio.gather(*(three[i % 3].settle(grants[i].reservation, less[i]) for i in order))
     charges = [LARGEST - dice.randrange(1000) for _ in range(200)]
-    requests = [pb.ChargeRequest(request_id=f"bill-{i}", key_id=key, cost_nanousd=cost) for i, cost in enumerate(charges)]
+    requests = [
+        pb.ChargeRequest(request_id=f"bill-{i}", key_id=key, cost_nanousd=cost) for i, cost in enumerate(charges)
+    ]
     await asyncio.gather(*(three[i % 3].limiter.Charge(request) for i, request in enumerate(requests)))
 
     books = await balanced_books(three[1], organization)
@@ -74,7 +76,9 @@ async def test_the_last_nano_dollar_below_a_ceiling_of_billions_decides(
     await balanced_books(three[1], organization)
 
 
-async def test_charges_may_pass_a_ceiling_of_billions_and_stay_exact(three: list[Connection], organization: str) -> None:
+async def test_charges_may_pass_a_ceiling_of_billions_and_stay_exact(
+    three: list[Connection], organization: str
+) -> None:
     await three[0].apply(POLICY.format(organization=organization, usd=1))
     key = f"{organization}/search/bot"
     requests = [pb.ChargeRequest(request_id=f"bill-{i}", key_id=key, cost_nanousd=LARGEST - i) for i in range(300)]

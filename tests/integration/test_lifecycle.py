@@ -42,7 +42,9 @@ async def health(connection: Connection, service: str = "") -> int:
 
 
 @pytest.mark.parametrize("engine", ["native", "grpcio"])
-async def test_the_first_signal_lets_running_calls_end(fleet: Fleet, dial: Dial, start_server: StartServer, engine: str) -> None:
+async def test_the_first_signal_lets_running_calls_end(
+    fleet: Fleet, dial: Dial, start_server: StartServer, engine: str
+) -> None:
     store = start_server("--appendonly", "yes", "--maxmemory-policy", "noeviction")
     sidecar = fleet.start("--engine", engine, store=store.url)
     connection, other = dial(sidecar), dial(fleet.start(store=store.url))

@@ -292,4 +292,6 @@ async def test_two_operators_who_apply_at_once_both_get_their_version(
     newest = max(range(6), key=lambda i: versions[i])
     for connection in three:
         answer = await connection.reserve(of_key(bot, 10 * USD, dry_run=True, all_limits=True))
-        assert {s.limit_value for s in answer.limits if s.scope == f"organizations/{organization}"} == {(20 + newest) * USD}
+        assert {s.limit_value for s in answer.limits if s.scope == f"organizations/{organization}"} == {
+            (20 + newest) * USD
+        }

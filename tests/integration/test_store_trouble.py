@@ -79,9 +79,7 @@ async def test_a_store_that_hangs_is_unavailable_in_time_and_comes_back(
     }
 
 
-async def test_a_store_that_pauses_for_a_moment_disturbs_nobody(
-    fleet: Fleet, dial: Dial, store: StoreServer
-) -> None:
+async def test_a_store_that_pauses_for_a_moment_disturbs_nobody(fleet: Fleet, dial: Dial, store: StoreServer) -> None:
     connection = dial(fleet.start(store=store.url))
     await connection.apply(POLICY)
     load = Load([connection], [BOT], 8, (USD // 1000, USD // 100))
@@ -206,7 +204,9 @@ async def test_a_sidecar_whose_clock_is_wrong_decides_as_any_other(
         await connection.grant(of_key(BOT, USD, f"call-{number}", all_limits=True, ttl=ms(3_600_000)))
         for number, connection in enumerate((wrong, right, wrong))
     ]
-    windows = {status.resets_at.ToMilliseconds() for answer in answers for status in answer.limits if status.limit == "today"}
+    windows = {
+        status.resets_at.ToMilliseconds() for answer in answers for status in answer.limits if status.limit == "today"
+    }
     assert len(windows) == 1
     assert 0 < windows.pop() / 1000 - by_store <= 3600
     for answer in answers:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from limiter.domain.limits import LimitKind
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.scopes import Scope
-from limiter.store.keys import scope_field
 from limiter.store.port import Plan, PlanLimit, RawStatus, Why
 from tests.model.counters import Bucket, Counter, Money, ScopeCounters
 
@@ -63,9 +62,9 @@ def with_warnings(plan: Plan, at_hand: Present) -> Iterator[tuple[RawStatus, lis
         passed = [at for at in rule.limit.warn_at if spent * 1_000_000 >= ceiling * at]
         if not passed:
             continue
-        field, name = scope_field(plan.scopes[s].scope).decode(), rule.limit.counter
+        path, name = plan.scopes[s].scope.path, rule.limit.id
         events = [
-            f'{{"event":"threshold","scope":"{field}","limit":"{name}","threshold":{at / 1_000_000:.6f}}}'.encode()
+            f'{{"event":"threshold","scope":"{path}","limit":"{name}","threshold":{at / 1_000_000:.6f}}}'.encode()
             for at in passed
             if at > counter.warned
         ]

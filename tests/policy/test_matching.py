@@ -61,10 +61,10 @@ def limit_ids(policy: KeyPolicy) -> list[tuple[str, list[str]]]:
         ("search", "minted", None, ["daily"]),
         ("search", "minted", "[]", []),
         ("search", "minted", "[{id: mine, concurrency: 1}]", ["mine"]),
-        ("search", "bot", "[{id: mine, concurrency: 1}]", ["mine"]),
+        ("search", "bot", "[{id: mine, concurrency: 1}]", ["hourly"]),
     ],
 )
-def test_a_keys_limits_are_its_own_else_declared_else_the_defaults(
+def test_a_keys_limits_are_those_declared_else_its_own_else_the_defaults(
     *, team: str, name: str, own: str | None, ids: list[str]
 ) -> None:
     assert limit_ids(key(team, name, own)) == [

@@ -279,7 +279,7 @@ async def test_a_charge_in_a_closed_window_is_only_in_the_ledger(limiter: Limite
 async def test_a_charge_for_the_id_of_a_hold_says_to_settle_that(limiter: Limiter) -> None:
     await limiter.apply(CHARGED)
     hold = await limiter.grant(cost="0.50", id="r")
-    with pytest.raises(LimiterError, match=r"HELD.*settle that instead"):
+    with pytest.raises(LimiterError, match=r"HELD.*settle that if it is a hold"):
         await limiter.charge(id="r", actual="0.50")
     assert (await limiter.settle(hold, "0.50")).state is State.SETTLED
 

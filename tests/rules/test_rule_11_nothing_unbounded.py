@@ -124,7 +124,10 @@ async def test_calls_that_are_refused_or_strange_leave_nothing_in_the_store(limi
         await limiter.refusal(f"lk-stranger-{number}", cost="1")
         await limiter.refusal(f"acme/search/nobody-{number}", cost="1")
         await limiter.refusal(f"acme-{number}/search/nobody", cost="1")
-        await limiter.limits(f"acme/search/nobody-{number}")
+        with pytest.raises(NotFound):
+            await limiter.limits(f"acme/search/nobody-{number}")
+        with pytest.raises(NotFound):
+            await limiter.charge(f"acme/search/nobody-{number}", actual="1", id=f"c{number}")
         await limiter.refusal(tokens=(1, 1), model=f"model-{number}")
     assert (await limiter.dump()).raw == before
 

@@ -13,7 +13,7 @@ local function warn(batch, plan, item, tell)
           passed = plan.warns[w]
           if passed > v[at + 7] then
             v[at + 7] = passed
-            add_event(plan.org.shard, scope, i, passed, member_of(plan.org, item.key), batch.now)
+            add_event(plan.org, scope, i, passed, member_of(plan.org, item.key), batch.now)
           end
         end
         if passed > 0 then tell[#tell + 1] = status(s, i, WARNS, v, at) end
