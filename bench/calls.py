@@ -17,7 +17,7 @@ OUTPUT_TOKENS = 500
 #: Requests, tokens and money at every scope, none of which is ever reached.
 LIMITS = (
     Limit("rpm", LimitKind.REQUESTS, 10_000_000_000, "minute", burst=10_000_000_000),
-    Limit("tpm", LimitKind.TOKENS, 100_000_000_000, "minute", burst=100_000_000_000),
+    Limit("tpm", LimitKind.TOKENS, 50_000_000_000, "minute", burst=50_000_000_000),
     Limit("monthly", LimitKind.SPEND, 9_000_000_000 * NANOUSD_PER_USD, "month"),
 )
 
