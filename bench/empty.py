@@ -33,7 +33,9 @@ def empty_server(on: Cores) -> Iterator[tuple[int, int]]:
     """Start the server on the sidecar's core; yields its process id and port."""
     port = free_port()
     with started_on(on.sidecar):
-        process = subprocess.Popen([sys.executable, "-m", "bench.empty", str(port)], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.empty", str(port)], stdin=subprocess.DEVNULL, start_new_session=True
+        )
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             grpc.channel_ready_future(channel).result(_START_TIMEOUT_S)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import tempfile
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ _QUICK = Pace(seconds=0.3, warm_up_s=0.2, batches=10, singles=50, organizations=
 def main(arguments: list[str] | None = None) -> None:
     """Measure as the arguments say."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with the servers that it started
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_COLUMNS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -114,13 +116,15 @@ class Sidecar:
             connection.close()
 
     def stop(self) -> None:
-        """End it in order."""
+        """End it in order; if it hangs, end its store too, and say so."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
+            print(f"CAUTION: the sidecar did not stop within {_STOP_TIMEOUT_S:.0f} s and was killed", file=sys.stderr)
             self._process.kill()
             self._process.wait()
+            os.kill(self.store_pid, signal.SIGTERM)
 
 
 @contextmanager
@@ -134,7 +138,8 @@ def sidecar(organizations: int, on: Cores) -> Iterator[Sidecar]:
         command = [sys.executable, "-m", "limiter", "serve", "--data-dir", str(data), "--policy", str(policy)]
         command += ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http_port}", "--log-level", "error"]
         with started_on(on.sidecar):
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+            # Ctrl-C is for us: two signals would end it before its store.
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         running = Sidecar(process, data, port=port, http_port=http_port)
         try:
             running.wait_until_ready()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 #: Largest count of tokens or units in one call.
 COUNT_MAX = 10**12
@@ -24,13 +27,15 @@ class Outcome(IntEnum):
     FAILED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+_NONE: Mapping[str, int] = MappingProxyType({})
+
+
+class Estimate(NamedTuple):
     """The most that a call may use. `max_output_tokens` None: the policy's default applies."""
 
     input_tokens: int = 0
     max_output_tokens: int | None = None
-    units: dict[str, int] = field(default_factory=dict)
+    units: Mapping[str, int] = _NONE
 
 
 @dataclass(frozen=True, slots=True)

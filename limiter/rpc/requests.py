@@ -196,6 +196,8 @@ def _cost(nanousd: int) -> int:
 
 
 def _units(units: Mapping[str, int], *, field: str) -> dict[str, int]:
+    if not units:
+        return {}
     if len(units) > words.TAGS_MAX:
         raise InvalidArgument(field, len(units), f"use at most {words.TAGS_MAX} units")
     return {name: _count(count, field=f"{field}.{name[:64]}") for name, count in units.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from limiter.domain.calls import Estimate, Outcome, ProviderRequest, ProviderResponse, Usage
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
@@ -11,12 +12,14 @@ from limiter.domain.scopes import Scope
 Tags = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(NamedTuple):
     """Who asks: the secret that a client presented, or (on trusted listeners) the key itself."""
 
-    api_key: str = field(default="", repr=False)
+    api_key: str = ""
     key: Scope | None = None
+
+    def __repr__(self) -> str:
+        return f"Principal(key={self.key})" if self.key is not None else "Principal(api_key=(hidden))"
 
 
 @dataclass(slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from limiter.domain.calls import COUNT_MAX, Estimate, ProviderRequest
@@ -19,7 +20,7 @@ class Request(NamedTuple):
     input_tokens: int
     max_output_tokens: int | None
     choices: int
-    units: dict[str, int]
+    units: Mapping[str, int]
     cost: int | None = None
     bounded: bool = True
 

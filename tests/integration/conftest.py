@@ -13,15 +13,10 @@ from tests.integration.connections import Connection
 from tests.integration.sidecars import ANYWHERE, Fleet, Sidecar
 from tests.servers import StartServer, StoreServer
 
+#: LIMITER_THOROUGH=1 asks for the long variants.
 THOROUGH: Final = os.environ.get("LIMITER_THOROUGH") == "1"
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def thorough() -> bool:
-    """Whether LIMITER_THOROUGH=1 asks for the long variants."""
-    return THOROUGH
 
 
 @pytest.fixture(scope="session")

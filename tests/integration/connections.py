@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -71,7 +72,7 @@ class Connection:
         assert response.decision == pb.ReserveResponse.DENIED, response
         return response.denial
 
-    async def settle(self, reservation: str, cost: int, **fields: Any) -> pb.SettleResponse:
+    async def settle(self, reservation: str, cost: int, **fields: Any) -> pb.SettleResponse:  # noqa: ANN401 - of any type
         """Settle by a cost in nano-USD."""
         request = pb.SettleRequest(reservation=reservation, cost_nanousd=cost, **fields)
         response: pb.SettleResponse = await self.limiter.Settle(request, timeout=DEADLINE_S)
@@ -89,10 +90,16 @@ class Connection:
         response: pb.ApplyPolicyResponse = await self.admin.ApplyPolicy(request, timeout=DEADLINE_S)
         return response
 
-    async def mint(self, key: str, **fields: Any) -> str:
+    async def mint(self, key: str, **fields: Any) -> str:  # noqa: ANN401 - of any type
         """Mint a key; its secret."""
         response = await self.admin.CreateKey(pb.CreateKeyRequest(key=key, **fields), timeout=DEADLINE_S)
         return str(response.secret)
+
+    async def reached(self) -> None:
+        """Wait until the sidecar has read what was sent to its trusted listener: it answers what came last."""
+        for _ in range(5):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await self.settle("no reservation at all", 1)
 
     async def reservation(self, name: str) -> pb.Reservation:
         """A reservation as Admin shows it."""
@@ -105,12 +112,12 @@ def channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=_OPTIONS)
 
 
-def of_key(key: str, cost: int, request_id: str = "", **fields: Any) -> pb.ReserveRequest:
+def of_key(key: str, cost: int, request_id: str = "", **fields: Any) -> pb.ReserveRequest:  # noqa: ANN401 - of any type
     """A Reserve of a key by its name; `cost` in nano-USD."""
     return pb.ReserveRequest(key_id=key, cost_nanousd=cost, request_id=request_id, **fields)
 
 
-def of_secret(secret: str, cost: int, request_id: str = "", **fields: Any) -> pb.ReserveRequest:
+def of_secret(secret: str, cost: int, request_id: str = "", **fields: Any) -> pb.ReserveRequest:  # noqa: ANN401 - of any type
     """A Reserve of whoever shows this secret; `cost` in nano-USD."""
     return pb.ReserveRequest(api_key=secret, cost_nanousd=cost, request_id=request_id, **fields)
 
@@ -120,10 +127,19 @@ def ms(milliseconds: int) -> Duration:
     return Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, what: str, within_s: float = PATIENCE_S) -> T:
+async def eventually(look: Callable[[], Awaitable[T | None]], *, what: str, within_s: float = PATIENCE_S) -> T:
     """Look again and again until `look()` answers something true, and return that."""
     give_up_at = time.monotonic() + within_s
     while not (found := await look()):
         assert time.monotonic() < give_up_at, f"in vain waited for: {what}"
         await asyncio.sleep(0.01)
     return found
+
+
+async def wait_for(holds: Callable[[], bool], *, what: str) -> None:
+    """Look again and again until something holds, while the loop goes on."""
+
+    async def look() -> bool:
+        return holds()
+
+    await eventually(look, what=what)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,9 +73,14 @@ class Sidecar:
                 yield json.loads(line)
 
     def http(self, path: str) -> str:
-        """What GET answers on the HTTP address."""
-        with urllib.request.urlopen(f"http://{self.event('serving')['http']}{path}", timeout=10) as answer:  # noqa: S310 - loopback
-            return str(answer.read().decode())
+        """What GET answers on the HTTP address; the status before it unless that is 200."""
+        address = self.event("serving")["http"]
+        try:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"{error.code} {error.read().decode()}"
 
     def metric(self, name: str, labels: str = "") -> float:
         """The sum of a metric over the label sets that contain `labels`."""

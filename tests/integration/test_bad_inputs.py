@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import pytest
@@ -22,7 +21,10 @@ version: 1
 settings: {{max_cost_per_call: 9007199}}
 organizations:
   {organization}:
-    limits: [{{id: all, spend: 9007199, per: total}}, {{id: tpm, tokens: 1000000, per: day}}, {{id: open, concurrency: 9}}]
+    limits:
+      - {{id: all, spend: 9007199, per: total}}
+      - {{id: tpm, tokens: 1000000, per: day}}
+      - {{id: open, concurrency: 9}}
     teams:
       search:
         limits: [{{id: all, spend: 9007199, per: total}}]
@@ -64,7 +66,9 @@ async def subject(three: list[Connection], organization: str) -> AsyncIterator[S
         assert await balanced_books(other, organization) == subject.before
 
 
-async def refused(call: Any, *, field: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> str:
+async def refused(
+    call: Awaitable[object], *, field: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
+) -> str:
     """The call must fail with this status, and the message must name the field and be short."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -96,7 +100,8 @@ async def test_counts_that_are_no_counts(subject: Subject, count: int) -> None:
         request = pb.ReserveRequest(key_id=subject.key, model="gpt-4o", estimate=estimate)
         await refused(connection.reserve(request), field=field)
     for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"):
-        usage = pb.Usage(**{name: count})
+        usage = pb.Usage()
+        setattr(usage, name, count)
         settle = pb.SettleRequest(reservation=subject.reservation, usage=usage)
         await refused(connection.limiter.Settle(settle), field=f"usage.{name}")
 
@@ -157,7 +162,7 @@ async def test_ids_that_could_reach_into_another_key_of_the_store(subject: Subje
             await refused(connection.admin.CreateKey(pb.CreateKeyRequest(key=key)), field="key")
         await refused(connection.admin.ListScopes(pb.ListScopesRequest(scope=f"{text}/a")), field="scope")
     for key in ("", "a", "a/b", "a/b/c/d", f"{subject.organization}/search", "organizations/a/teams/b"):
-        await refused(connection.limiter.Reserve(of_key(key, 1)), field="key_id" if key else "key_id")
+        await refused(connection.limiter.Reserve(of_key(key, 1)), field="key_id")
 
 
 @pytest.mark.parametrize("text", STRANGE_TEXTS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from limiter.client import (
     AlreadyExists,
     AsyncClient,
+    AsyncHold,
     Basis,
     Client,
     DenialReason,
+    Hold,
     HoldEnded,
     HoldNotFound,
     InvalidRequest,
@@ -27,6 +30,7 @@ from limiter.client import (
     SpendCeilingReached,
     State,
 )
+from limiter.client.requests import ReserveArguments
 from tests.integration.books import balanced_books
 from tests.integration.connections import USD, Connection
 from tests.servers import free_port
@@ -71,17 +75,22 @@ ANTHROPIC = {
         "cache_read_input_tokens": 200,
     },
 }
-CALLS = {
-    "openai": ({"model": "gpt-4o", "input_tokens": 1000, "max_output_tokens": 200}, OPENAI, (900, 100)),
-    "anthropic": ({"model": "claude-sonnet-4-5", "input_tokens": 1000, "max_output_tokens": 200}, ANTHROPIC, (900, 80)),
+TAGS = {"customer": "a"}
+CALLS: Mapping[str, tuple[ReserveArguments, Mapping[str, object], tuple[int, int]]] = {
+    "openai": ({"model": "gpt-4o", "input_tokens": 1000, "max_output_tokens": 200, "tags": TAGS}, OPENAI, (900, 100)),
+    "anthropic": (
+        {"model": "claude-sonnet-4-5", "input_tokens": 1000, "max_output_tokens": 200, "tags": TAGS},
+        ANTHROPIC,
+        (900, 80),
+    ),
 }
 
 
 @pytest.fixture
-async def place(three: list[Connection], organization: str) -> AsyncIterator[tuple[str, str]]:
+async def place(three: list[Connection], organization: str) -> tuple[str, str]:
     """The address of a public listener, and the secret of a key with one dollar."""
     await three[0].apply(POLICY.format(organization=organization))
-    yield three[0].sidecar.public, await three[1].mint(f"{organization}/search/bot")
+    return three[0].sidecar.public, await three[1].mint(f"{organization}/search/bot")
 
 
 @pytest.fixture
@@ -106,7 +115,7 @@ async def test_a_response_of_a_provider_settles_what_it_used(
     three: list[Connection], organization: str, place: tuple[str, str], client: AsyncClient, provider: str
 ) -> None:
     arguments, response, (input_tokens, output_tokens) = CALLS[provider]
-    async with client.reserve(**arguments, tags={"customer": "a"}) as hold:
+    async with client.reserve(**arguments) as hold:
         assert hold.max_output_tokens == 200
         settlement = await hold.settle(response)
     assert (settlement.state, settlement.basis) == (State.SETTLED, Basis.USAGE)
@@ -209,10 +218,9 @@ async def test_a_block_ends_its_hold_however_it_is_left(
     outcomes: dict[str, tuple[State, Basis, int, list[str]]] = {}
 
     async def leave(name: str, *, assume_sent: bool = True, marks: tuple[str, ...] = (), error: bool = False) -> None:
-        reserve = {"cost_nanousd": 1000, "request_id": name, "assume_sent": assume_sent}
         reservation = ""
 
-        def body(hold: Any) -> None:  # noqa: ANN401 - of either client
+        def body(hold: AsyncHold | Hold) -> None:
             nonlocal reservation
             reservation = hold.reservation
             for mark in marks:
@@ -221,17 +229,15 @@ async def test_a_block_ends_its_hold_however_it_is_left(
                 raise _Broken
 
         def block(client: Client) -> None:
-            with client.reserve(**reserve) as hold:  # type: ignore[arg-type] # built above
+            with client.reserve(cost_nanousd=1000, assume_sent=assume_sent) as hold:
                 body(hold)
 
-        try:
+        with pytest.raises(_Broken) if error else nullcontext():
             if face == "async":
-                async with client.reserve(**reserve) as hold:  # type: ignore[arg-type] # as above
+                async with client.reserve(cost_nanousd=1000, assume_sent=assume_sent) as hold:
                     body(hold)
             else:
                 await in_thread(place, block)
-        except _Broken:
-            assert error
         ended = await three[1].reservation(reservation)
         (row,) = (await balanced_books(three[2], organization)).money_rows(reservation)
         outcomes[name] = (State(ended.state), Basis(ended.basis), ended.cost_nanousd, row["flags"])

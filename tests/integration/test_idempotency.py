@@ -16,7 +16,10 @@ POLICY = """
 version: 1
 organizations:
   {organization}:
-    limits: [{{id: all, spend: 100, per: total}}, {{id: open, concurrency: 50}}, {{id: rpm, requests: 1, per: day, burst: 60}}]
+    limits:
+      - {{id: all, spend: 100, per: total}}
+      - {{id: open, concurrency: 50}}
+      - {{id: rpm, requests: 1, per: day, burst: 60}}
     teams:
       search:
         limits: [{{id: all, spend: 100, per: total}}]
@@ -211,4 +214,4 @@ async def _until_ended(connection: Connection, name: str) -> pb.Reservation:
         reservation = await connection.reservation(name)
         return reservation if reservation.state != pb.HELD else None
 
-    return await eventually(ended, what="the end of the hold")  # type: ignore[return-value] # eventually is not None
+    return await eventually(ended, what="the end of the hold")

@@ -53,11 +53,11 @@ async def test_the_first_signal_lets_running_calls_end(
     assert await health(connection) == SERVING
     with silent(store.process.pid):
         running = [asyncio.create_task(connection.reserve(of_key(BOT, USD))) for _ in range(20)]
-        await _reached(connection)
+        await connection.reached()
         sidecar.process.send_signal(signal.SIGTERM)
 
         async def not_serving() -> bool:
-            return await health(connection) == NOT_SERVING
+            return bool(await health(connection) == NOT_SERVING)
 
         await eventually(not_serving, what="the drain")
         with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
@@ -83,7 +83,7 @@ async def test_a_second_signal_ends_at_once(fleet: Fleet, dial: Dial) -> None:
     granted = await connection.grant(of_key(BOT, USD, "call-1"))
     with silent(sidecar.store_pid):
         running = asyncio.create_task(connection.reserve(of_key(BOT, USD)))
-        await _reached(connection)
+        await connection.reached()
         sidecar.process.send_signal(signal.SIGTERM)
         until(lambda: sidecar.events("stopping"), what="the drain")
         sidecar.process.send_signal(signal.SIGTERM)
@@ -161,7 +161,7 @@ def test_a_port_is_served_once(fleet: Fleet) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = "127.0.0.1:{}".format(taken.getsockname()[1])
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         for workers in "1", "2":
             said = refusal(fleet.launch("--listen", address, "--http", "127.0.0.1:0", "--workers", workers))
             assert address in said
@@ -338,13 +338,6 @@ async def test_a_running_call_of_a_worker_ends_before_the_worker(
     await running
     assert await asyncio.to_thread(sidecar.wait) == 0
     await worker.close()
-
-
-async def _reached(connection: Connection) -> None:
-    """Wait until the sidecar has read what was sent to it: it answers what came last."""
-    for _ in range(5):
-        with pytest.raises(grpc.aio.AioRpcError, match="reservation"):
-            await connection.settle("?", 1)
 
 
 async def _one_call(address: str, request: pb.ReserveRequest) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import time
+from functools import partial
 
 import grpc
 import pytest
@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from limiter.v1 import limiter_pb2 as pb
 from tests.integration.books import balanced_books
 from tests.integration.conftest import Dial
-from tests.integration.connections import USD, Connection, eventually, ms, of_key
+from tests.integration.connections import USD, Connection, eventually, ms, of_key, of_secret, wait_for
 from tests.integration.sidecars import Fleet, silent
 from tests.integration.traffic import Load
 from tests.servers import StartServer, StoreServer, free_port
@@ -57,7 +57,7 @@ async def test_a_store_that_hangs_is_unavailable_in_time_and_comes_back(
     await connection.apply(POLICY)
     load = Load([connection], [BOT], 7, (USD // 1000, USD // 100))
     running = asyncio.create_task(load.run(callers=50, calls=30))
-    await eventually(lambda: _is(len(load.tally.held) > 100), what="traffic")
+    await wait_for(lambda: len(load.tally.held) > 100, what="traffic")
     with silent(store.process.pid):
         began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -85,7 +85,7 @@ async def test_a_store_that_pauses_for_a_moment_disturbs_nobody(fleet: Fleet, di
     load = Load([connection], [BOT], 8, (USD // 1000, USD // 100))
     running = asyncio.create_task(load.run(callers=50, calls=20))
     for grants in (100, 300):
-        await eventually(lambda grants=grants: _is(len(load.tally.held) > grants), what="traffic")  # type: ignore[misc]
+        await wait_for(partial(_has_granted, load, grants), what="traffic")
         with silent(store.process.pid):
             await asyncio.sleep(0.5)  # the length of the pause is the point
     tally = await running
@@ -105,7 +105,7 @@ async def test_calls_past_their_deadline_never_reach_the_store(
         under_way = []
         for number in range(2):
             under_way.append(asyncio.create_task(connection.reserve(of_key(BOT, USD, f"under-way-{number}"))))
-            await _reached(connection)
+            await connection.reached()
         late = [connection.limiter.Reserve(of_key(BOT, USD, f"late-{number}"), timeout=0.3) for number in range(30)]
         for error in await asyncio.gather(*late, return_exceptions=True):
             assert isinstance(error, grpc.aio.AioRpcError)
@@ -145,7 +145,8 @@ async def test_a_store_that_dies_is_unavailable_to_every_method_and_used_again_w
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE, caught.value
         assert "store" in str(caught.value.details())
     await eventually(lambda: _health_is(connection, NOT_SERVING), what="NOT_SERVING")
-    assert "store" in await asyncio.to_thread(_not_ready, sidecar.event("serving")["http"])
+    assert "503" in (said := await asyncio.to_thread(sidecar.http, "/readyz"))
+    assert "store" in said
 
     start_server(*options, "--dir", str(store.directory), port=store.port)
     await eventually(lambda: _health_is(connection, SERVING), what="SERVING")
@@ -161,14 +162,8 @@ async def test_a_store_that_lost_its_policy_grants_nothing(fleet: Fleet, dial: D
     await connection.grant(of_key(BOT, USD, dry_run=True))
     with store.client() as client:
         client.flushall()
-    answer = await connection.reserve(of_key(BOT, USD))
-    assert answer.denial.reason == pb.Denial.KEY_UNKNOWN
-    try:
-        answer = await connection.public.Reserve(pb.ReserveRequest(api_key=secret, cost_nanousd=1))
-    except grpc.aio.AioRpcError as error:
-        assert error.code() == grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - either answer is right
-    else:
-        assert answer.denial.reason == pb.Denial.KEY_UNKNOWN
+    assert (await connection.deny(of_key(BOT, USD))).reason == pb.Denial.KEY_UNKNOWN
+    assert (await connection.deny(of_secret(secret, USD))).reason == pb.Denial.KEY_UNKNOWN
 
 
 #: A sidecar whose own clock is wrong, set before anything of it is imported.
@@ -239,25 +234,9 @@ async def test_a_sidecar_whose_clock_is_wrong_decides_as_any_other(
         assert abs(row["at_ms"] / 1000 - by_store) < 60
 
 
-async def _is(value: bool) -> bool:  # noqa: FBT001 - a value, not a flag
-    return value
+def _has_granted(load: Load, count: int) -> bool:
+    return len(load.tally.held) > count
 
 
 async def _health_is(connection: Connection, status: int) -> bool:
     return await health(connection) == status
-
-
-async def _reached(connection: Connection) -> None:
-    """Wait until the sidecar has read what was sent to it: it answers what came last."""
-    for _ in range(5):
-        with pytest.raises(grpc.aio.AioRpcError, match="reservation"):
-            await connection.settle("?", 1)
-
-
-def _not_ready(address: str) -> str:
-    """What /readyz says while it is 503."""
-    said = subprocess.run(
-        ["curl", "-s", "-w", " %{http_code}", f"http://{address}/readyz"], capture_output=True, text=True, check=True
-    ).stdout
-    assert said.endswith("503")
-    return said

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 import grpc
@@ -73,7 +74,7 @@ class Load:
             cost = dice.randint(*self.sizes)
             self.tally.largest = max(self.tally.largest, cost)
             request = of_key(key, cost, f"call-{number}-{call}", all_limits=dice.random() < 0.2)
-            answer = await self._retried(dice, lambda connection, request=request: connection.reserve(request))
+            answer = await self._retried(dice, partial(_reserve, request))
             if answer.decision == pb.ReserveResponse.DENIED:
                 self._refused(request, answer)
                 if answer.denial.reason == pb.Denial.SPEND_CEILING:
@@ -102,7 +103,8 @@ class Load:
             try:
                 return await asyncio.wait_for(ask(dice.choice(self.connections)), _ATTEMPT_S)
             except grpc.aio.AioRpcError as error:
-                assert error.code() in _TROUBLE, error
+                if error.code() not in _TROUBLE:
+                    raise
                 trouble = error.code().name
             except TimeoutError:
                 trouble = "TIMEOUT"
@@ -122,6 +124,10 @@ class Load:
     def _refused(self, request: pb.ReserveRequest, answer: pb.ReserveResponse) -> None:
         check_refusal(request, answer, ceilings=self.check_ceilings)
         self.tally.denials.append(answer.denial)
+
+
+async def _reserve(request: pb.ReserveRequest, connection: Connection) -> pb.ReserveResponse:
+    return await connection.reserve(request)
 
 
 def check_refusal(request: pb.ReserveRequest, answer: pb.ReserveResponse, *, ceilings: bool = True) -> None:
