@@ -59,10 +59,10 @@ async def serve(
         http = await stack.enter_async_context(_http(settings, metrics, process, workers))
         stack.push_async_callback(_stop, process, workers, settings.grace_s)
         await process.serve(own, engine=settings.engine, reuse_port=False)
+        note_addresses(settings.data_dir)
         for listener in shared:
             check_shareable(listener)
         await asyncio.gather(*(worker.start() for worker in workers))
-        note_addresses(settings.data_dir)
         bound = process.server.bound_addresses if process.server is not None else ()
         serving = Serving((*(listener.address for listener in shared), *bound), http, secret)
         _log.info("serving", addresses=serving.addresses, http=http)

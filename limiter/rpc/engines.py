@@ -70,7 +70,10 @@ def choose_engine(listener: Listener, wanted: Engine) -> Engine:
 def open_listener(listener: Listener, engine: Engine, limits: ServerLimits, *, reuse_port: bool) -> OpenListener:
     """Make a server and bind its socket. Raises InvalidArgument if the address or the TLS files do not work."""
     options = _options(limits, reuse_port=reuse_port and listener.unix_path is None)
-    server = grpc.aio.server(options=options) if engine is Engine.GRPCIO else NativeServer(options=options)
+    # One thread does the HTTP/2 of a listener with ease: the interpreter behind it is what limits the rate.
+    server = (
+        grpc.aio.server(options=options) if engine is Engine.GRPCIO else NativeServer(options=options, io_threads=1)
+    )
     if listener.unix_path is not None:
         socket_file = SocketFile(listener.unix_path, listener.mode)
         with socket_file.bound():

@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError
 from limiter.domain.errors import Unavailable
 from limiter.store.cargo import Cargo
 from limiter.store.diagnosis import STORE_ERRORS, diagnose
+from limiter.store.lanes import Lanes
 from limiter.store.scripts import script
 
 Client = Redis | RedisCluster
@@ -39,6 +40,7 @@ class Wire:
     ) -> None:
         self._client = client
         self._cluster = isinstance(client, RedisCluster)
+        self._call = client.execute_command if isinstance(client, RedisCluster) else Lanes(client.connection_pool).call
         self._clock_ms = clock_ms
         self._observe = observe
         self._observe_error = observe_error
@@ -64,9 +66,9 @@ class Wire:
         code = script(verb)
         try:
             try:
-                return await self._client.execute_command("EVALSHA", code.sha, len(names), *names, *arguments)
+                return await self._call("EVALSHA", code.sha, len(names), *names, *arguments)
             except NoScriptError:
-                return await self._client.execute_command("EVAL", code.source, len(names), *names, *arguments)
+                return await self._call("EVAL", code.source, len(names), *names, *arguments)
         except STORE_ERRORS as error:
             raise self._unavailable(error) from error
 

@@ -27,61 +27,56 @@ local function open_scope(org, field)
   return state
 end
 
--- Calls visit(v, at, kind) for every counter that the hold took from and that still counts the same
--- period; answers whether all windows are open.
-local function each_counter(org, hold, now, visit)
-  local all = true
+-- Brings a bucket in line with what was used; answers whether that was beyond what its debt may be.
+local function settle_bucket(v, at, kind, item, hold, now)
+  if kind == REQUESTS then
+    if item.basis == BY_RELEASE then
+      refill(v, at, now)
+      refund(v, at, now, hold.reserved, 1)
+    end
+  elseif item.tokens >= 0 and item.tokens ~= hold.tokens then
+    refill(v, at, now)
+    if item.tokens > hold.tokens then return take_more(v, at, item.tokens - hold.tokens) end
+    refund(v, at, now, hold.reserved, hold.tokens - item.tokens)
+  end
+  return false
+end
+
+-- Moves every counter that the hold took from and that still counts the same period. The `first` end
+-- gives back what was held, the slot, and (but for expiry) what the buckets gave too much; a correction
+-- moves money only. Answers whether all windows are open, and whether a bucket's debt was cut short.
+-- Written out like _deciding.lua: it runs for every counter of every hold.
+local function move_counters(item, hold, now, amount, first)
+  local all, excess, org = true, false, item.org
+  local usd, nano = limbs(amount)
+  local held_usd, held_nano = limbs(first and hold.held or 0)
   for _, scope in ipairs(hold.taken) do
     local state, layout = open_scope(org, scope[2]), layout_of(scope[3])
-    local same, place = state and state.layout == scope[3], state and layout_of(state.layout).at
+    local v, same, place = state and state.v, state and state.layout == scope[3], state and layout_of(state.layout).at
     for i = 1, layout.counters do
       local period, kind = scope[i + 3], layout.kinds[i]
       if period > 0 then
         local at = same and (i - 1) * WIDTH or place and place[layout.names[i]]
-        if at and state.v[at + 1] == period then
-          if kind == SPEND and now >= state.v[at + 2] then all = false end
-          visit(state.v, at, kind)
+        if not at or v[at + 1] ~= period then
+          if kind == SPEND then all = false end
         elseif kind == SPEND then
-          all = false
+          if now >= v[at + 2] then all = false end
+          local settled, rest = v[at + 3] + usd, v[at + 4] + nano
+          if rest >= NANO then settled, rest = settled + 1, rest - NANO end
+          v[at + 3], v[at + 4] = settled, rest
+          local held, held_rest = v[at + 5] - held_usd, v[at + 6] - held_nano
+          if held_rest < 0 then held, held_rest = held - 1, held_rest + NANO end
+          v[at + 5], v[at + 6] = held, held_rest
+        elseif kind == CONCURRENCY then
+          if first then v[at + 2] = v[at + 2] - 1 end
+        elseif first and item.basis ~= BY_EXPIRY then
+          excess = settle_bucket(v, at, kind, item, hold, now) or excess
         end
       end
     end
     if state then touch(org, scope[2], state, now) end
   end
-  return all
-end
-
--- The first end of a hold. Expiry moves money and slots only.
-local function close(item, hold, now)
-  local excess, past = false, item.basis == BY_EXPIRY
-  local all = each_counter(item.org, hold, now, function(v, at, kind)
-    if kind == SPEND then
-      add_money(v, at + 5, -hold.held)
-      add_money(v, at + 3, item.cost)
-    elseif kind == CONCURRENCY then
-      v[at + 2] = v[at + 2] - 1
-    elseif not past then
-      refill(v, at, now)
-      if kind == REQUESTS then
-        if item.basis == BY_RELEASE then refund(v, at, now, hold.reserved, 1) end
-      elseif item.tokens >= 0 and item.tokens < hold.tokens then
-        refund(v, at, now, hold.reserved, hold.tokens - item.tokens)
-      elseif item.tokens > hold.tokens then
-        excess = take_more(v, at, item.tokens - hold.tokens) or excess
-      end
-    end
-  end)
-  if excess then hold.flags = with_flag(hold.flags, F_TOKEN_EXCESS) end
-  return all, item.cost, ROW_SETTLEMENT
-end
-
--- A later settlement of a higher basis: the money that was wrong, and nothing else.
-local function correct(item, hold, now)
-  local delta = item.cost - hold.cost
-  local all = each_counter(item.org, hold, now, function(v, at, kind)
-    if kind == SPEND then add_money(v, at + 3, delta) end
-  end)
-  return all, delta, ROW_CORRECTION
+  return all, excess
 end
 
 local function answer(hold, repeated)
@@ -119,13 +114,12 @@ local function end_hold(batch, item)
   end
   local expired = hold.state == EXPIRED or hold.state == HELD and now >= hold.expires
   if expired and item.basis ~= BY_EXPIRY then hold.flags = with_flag(hold.flags, F_LATE) end
-  local all, amount, kind
-  if hold.state == HELD then
-    all, amount, kind = close(item, hold, now)
-    drop_due(item.org.shard, member_of(item.org, item.key))
-  else
-    all, amount, kind = correct(item, hold, now)
-  end
+  local first = hold.state == HELD
+  local amount = first and item.cost or item.cost - hold.cost
+  local all, excess = move_counters(item, hold, now, amount, first)
+  local member = member_of(item.org, item.key)
+  if first then drop_due(item.org.shard, member) end
+  if excess then hold.flags = with_flag(hold.flags, F_TOKEN_EXCESS) end
   if not all then hold.flags = with_flag(hold.flags, F_WINDOW_CLOSED) end
   if item.cost > hold.held then
     hold.flags = with_flag(hold.flags, F_OVERAGE)
@@ -133,7 +127,7 @@ local function end_hold(batch, item)
     hold.flags = hold.flags - F_OVERAGE
   end
   hold.state, hold.basis, hold.cost, hold.ended = item.state, item.basis, item.cost, now
-  add_row(item.org.shard, kind, member_of(item.org, item.key), hold, amount, now, item.ending)
+  add_row(item.org.shard, first and ROW_SETTLEMENT or ROW_CORRECTION, member, hold, amount, now, item.ending)
   put_record(batch, item.key, encode_hold(hold), item.retention)
   return answer(hold, 0)
 end

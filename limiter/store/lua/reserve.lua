@@ -25,9 +25,10 @@ local function decode_item(blob, key, plans)
           call = string.sub(blob, at)}
 end
 
-local function reply(code, state, flags, hold, tell)
-  return struct.pack('<BBBI8I8i8B', code, state, flags, hold and hold.expires or 0, hold and hold.held or 0,
-    hold and hold.output_max or -1, tell and #tell or 0) .. (tell and table.concat(tell) or '')
+local function reply(code, state, flags, expires, held, output_max, tell)
+  local told = tell and #tell or 0
+  local head = struct.pack('<BBBI8I8i8B', code, state, flags, expires or 0, held or 0, output_max or -1, told)
+  return tell and head .. table.concat(tell) or head
 end
 
 -- Whether holds of the shard are due; asked only when a refusal could end with them.
@@ -52,32 +53,42 @@ local function known(batch, item)
   put_record(batch, item.key, encode_hold(hold), 0)
   local tell = {}
   inform(item.plan, item.all, tell)
-  return reply(GRANTED, HELD, REPEATED, hold, tell)
+  return reply(GRANTED, HELD, REPEATED, hold.expires, hold.held, hold.output_max, tell)
+end
+
+-- The record of a new hold.
+local function record_of(item, now, flags, rest)
+  return struct.pack(HEAD, 1, HELD, 0, item.on_expiry, flags, 1, now, now + item.ttl, now + item.lifetime, 0, item.cost,
+    0, item.tokens, item.output_max, item.fingerprint) .. rest
+end
+
+local function consume(batch, item, flags, rest)
+  local now, org = batch.now, item.plan.org
+  local hold = {state = SETTLED, basis = BY_USAGE, on_expiry = item.on_expiry, flags = flags + F_CONSUMED, claims = 1,
+                reserved = now, expires = now, expires_max = now + item.lifetime, ended = now, held = item.cost,
+                cost = item.cost,
+                tokens = item.tokens, output_max = item.output_max, fingerprint = item.fingerprint, rest = rest}
+  add_row(org.shard, ROW_SETTLEMENT, member_of(org, item.key), hold, item.cost, now, '')
+  put_record(batch, item.key, encode_hold(hold), item.retention)
 end
 
 local function grant(batch, item, skipped, tell)
+  local now, plan, state, expires = batch.now, item.plan, HELD, batch.now + item.ttl
   tell = tell or {}
-  local now, shard = batch.now, item.plan.org.shard
-  local hold = {state = HELD, basis = 0, on_expiry = item.on_expiry, flags = 0, claims = 1, reserved = now,
-                expires = now + item.ttl, expires_max = now + item.lifetime, ended = 0, held = item.cost, cost = 0,
-                tokens = item.tokens, output_max = item.output_max, fingerprint = item.fingerprint, rest = ''}
-  if skipped then hold.flags = F_SHADOWED end
   if not item.dry_run then
-    hold.rest = hold_rest(taken_part(item.plan, skipped), item.call)
-    take(batch, item.plan, item, skipped)
-    if item.plan.warns then warn(batch, item.plan, item, tell) end
+    local flags, rest = skipped and F_SHADOWED or 0, hold_rest(taken_part(plan, skipped), item.call)
+    take(batch, plan, item, skipped)
+    if plan.warns then warn(batch, plan, item, tell) end
     if item.consume then
-      hold.state, hold.basis, hold.cost, hold.ended, hold.expires = SETTLED, BY_USAGE, item.cost, now, now
-      hold.flags = hold.flags + F_CONSUMED
-      add_row(shard, ROW_SETTLEMENT, member_of(item.plan.org, item.key), hold, item.cost, now, '')
-      put_record(batch, item.key, encode_hold(hold), item.retention)
+      state, expires = SETTLED, now
+      consume(batch, item, flags, rest)
     else
-      add_due(shard, hold.expires, member_of(item.plan.org, item.key))
-      put_record(batch, item.key, encode_hold(hold), 0)
+      add_due(plan.org.shard, expires, member_of(plan.org, item.key))
+      put_record(batch, item.key, record_of(item, now, flags, rest), 0)
     end
   end
-  inform(item.plan, item.all, tell)
-  return reply(GRANTED, hold.state, 0, hold, tell)
+  inform(plan, item.all, tell)
+  return reply(GRANTED, state, 0, expires, item.cost, item.output_max, tell)
 end
 
 local function decide(batch, item)
@@ -98,7 +109,7 @@ local function decide(batch, item)
   local reason, skipped, tell = check(plan, item)
   if not reason then return grant(batch, item, skipped, tell) end
   if item.all then inform(plan, true, tell) end
-  return reply(DENIED, reason, due_waiting(batch, shard, reason), nil, tell)
+  return reply(DENIED, reason, due_waiting(batch, shard, reason), 0, 0, -1, tell)
 end
 
 local batch = open_batch(store_time(ARGV[1]), ARGV[2], ARGV[3])
