@@ -101,11 +101,13 @@ class Endings(Books):
         elif isinstance(counter, Slots):
             counter.open -= 1
         elif basis is not Basis.EXPIRED:
-            counter.refill(self.now_ms)
             unused = old.tokens - call.tokens if call.tokens >= 0 else 0
             if counter.kind is LimitKind.REQUESTS:
                 # A settled request stays counted.
                 unused = 1 if basis is Basis.RELEASED else 0
+            if unused == 0:
+                return True  # nothing moves, so that refilling can wait
+            counter.refill(self.now_ms)
             return counter.return_unused(unused, reserved_ms=old.reserved_ms, now_ms=self.now_ms)
         return True
 
