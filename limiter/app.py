@@ -25,7 +25,7 @@ from limiter.rpc.server import Server
 from limiter.rpc.servicers import LimiterServicer
 from limiter.service.secrets import Pepper
 from limiter.service.service import Service
-from limiter.service.upkeep import repeat
+from limiter.service.upkeep import end, repeat
 from limiter.settings import Settings
 from limiter.store.connection import connect
 from limiter.store.diagnosis import check_server
@@ -35,6 +35,9 @@ from limiter.v1 import limiter_pb2_grpc
 
 COUNT_EVERY_S = 15.0
 PROBE_EVERY_S = 1.0
+
+#: A call makes some hundred objects, none of them in a cycle: looking for cycles every few calls is wasted.
+_COLLECT_AFTER = 20_000
 
 T = TypeVar("T")
 
@@ -58,6 +61,7 @@ class Sidecar:
         # What was loaded so far (price book, code) lives as long as the process: spare it every collection.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER, 20, 50)
         self.service.start_upkeep()
         create = asyncio.get_running_loop().create_task
         self._watch = (
@@ -101,9 +105,7 @@ class Sidecar:
 
     async def stop(self, grace_s: float) -> None:
         """Finish what is running, write what is to be written."""
-        for task in self._watch:
-            task.cancel()
-        await asyncio.gather(*self._watch, return_exceptions=True)
+        await end(self._watch)
         if self.server is not None:
             await self.server.drain(grace_s)
         with contextlib.suppress(LimiterError):

@@ -16,12 +16,13 @@ from typing import Any
 import structlog
 
 from limiter.app import Sidecar, Signals, pepper_of, sidecar
-from limiter.domain.errors import AlreadyExists, InvalidArgument, Unavailable
+from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
 from limiter.domain.scopes import Scope
 from limiter.observability.http import ObservabilityServer
 from limiter.observability.metrics import Metrics, forget_worker, share_among_workers
 from limiter.policy.document import parse_policy
 from limiter.rpc.listeners import Listener
+from limiter.service.keyring import OVERLAP_MS
 from limiter.settings import Settings
 from limiter.sockets import check_shareable, note_addresses, own_listeners
 from limiter.store.embedded import EmbeddedStore
@@ -53,6 +54,8 @@ async def serve(
         process = await stack.enter_async_context(sidecar(settings, url, pepper_of(settings), metrics))
         if settings.policy is not None:
             await _apply(process, settings.policy)
+        if not await process.service.administration.organizations():
+            _log.warning("no_policy", remedy="every call is refused until one is applied: limiter apply FILE")
         secret = await _example_secret(process, example_key) if example_key else ""
         own, shared = split_listeners(settings)
         workers = [Worker(settings, url, index) for index in range(settings.workers if shared else 0)]
@@ -108,7 +111,7 @@ async def _example_secret(process: Sidecar, key_path: str) -> str:
     try:
         _, secret = await keyring.create(key, limits=None, expires_ms=0)
     except AlreadyExists:
-        _, secret = await keyring.rotate(key, overlap_ms=0)
+        _, secret = await keyring.rotate(key, overlap_ms=OVERLAP_MS)  # who has an older one can go on for a day
     return secret
 
 
@@ -130,7 +133,8 @@ async def _http(
     try:
         await server.start(*address)
     except OSError as error:
-        raise InvalidArgument("http", settings.http, f"{error.strerror or error}; choose another address") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise FailedPrecondition(f"--http {settings.http} cannot be bound: {reason}; choose another address") from error
     try:
         yield "{}:{}".format(*server.addresses[0])
     finally:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich import box
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,9 @@ from limiter.domain.money import format_usd
 
 #: So wide is a table that goes into a file or a pipe at most: nothing is folded there.
 _UNFOLDED: Final = 10_000
+
+#: Columns that a narrow terminal can do without, the least first.
+_MATTER_LESS: Final = ("resets", "used", "by reason", "held", "overshoot")
 
 #: A column whose title ends so has its cells on the right: amounts and counts.
 RIGHT: Final = ">"
@@ -44,8 +48,24 @@ def write(*parts: RenderableType) -> None:
     target = console()
     with target.capture() as captured:  # so that this program, not rich, meets a reader that has gone
         for part in parts:
-            target.print(part, soft_wrap=isinstance(part, str))
+            width = fit(part, target) if isinstance(part, Table) else None
+            target.print(part, width=width, crop=False, soft_wrap=isinstance(part, str))
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def fit(made: Table, target: Console) -> int:
+    """Drop the columns that matter least until the table fits; return how wide it is to be printed.
+
+    A table that still does not fit is as wide as it has to be: no digit and no name is ever cut.
+    """
+    unbounded = target.options.update(max_width=_UNFOLDED)
+    needed = Measurement.get(target, unbounded, made).maximum
+    for title in _MATTER_LESS:
+        if needed <= target.width:
+            break
+        made.columns = [column for column in made.columns if str(column.header) != title]
+        needed = Measurement.get(target, unbounded, made).maximum
+    return max(needed, min(target.width, _UNFOLDED))
 
 
 def write_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold

@@ -43,7 +43,10 @@ def ceiling(status: pb.LimitStatus) -> str:
     """Write what a limit allows: `20.00 USD/day`, `600 requests/minute`, `200 holds`."""
     unit = "USD" if status.kind == pb.LimitStatus.SPEND else status.unit
     per = f"/{status.window}" if status.window and status.window != "total" else ""
-    return f"{amount(status, status.limit_value)} {unit}{per}"
+    text = f"{amount(status, status.limit_value)} {unit}{per}"
+    if status.kind in _RATES and status.burst != status.limit_value:
+        text += f", burst {status.burst}"
+    return text
 
 
 def amount(status: pb.LimitStatus, value: int) -> str:

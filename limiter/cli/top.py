@@ -18,7 +18,7 @@ from limiter.cli.arguments import duration
 from limiter.cli.failures import CommandFailed, ExitCode
 from limiter.cli.lazy import example
 from limiter.cli.options import Output, Scope, with_admin
-from limiter.cli.output import RIGHT, Format, console, table, write, write_json
+from limiter.cli.output import RIGHT, Format, console, fit, table, write, write_json
 from limiter.cli.plain import plain_all
 from limiter.cli.refusals import refusals
 from limiter.cli.sidecar import Place, Sidecar
@@ -94,7 +94,7 @@ def _watch(sidecar: Sidecar, view: View, target: Console, interval_s: float) -> 
         while True:
             rows_max = max(1, target.size.height - _LINES_AROUND)
             live.update(
-                Group(_heading(view, trouble), _table(answer, view, rows_max=rows_max), _totals(view)), refresh=True
+                Group(_heading(view, trouble), _fitted(answer, view, target, rows_max), _totals(view)), refresh=True
             )
             time.sleep(interval_s)
             try:
@@ -115,6 +115,12 @@ def _heading(view: View, trouble: str) -> Text:
         return Text(trouble, style="bold red")
     now = datetime.now(UTC).strftime("%H:%M:%SZ")
     return Text(f"limiter top {view.scope}".rstrip() + f" at {now}; Ctrl-C ends it", style="dim")
+
+
+def _fitted(answer: pb.ListScopesResponse, view: View, target: Console, rows_max: int | None) -> Table:
+    made = _table(answer, view, rows_max=rows_max)
+    fit(made, target)
+    return made
 
 
 def _table(answer: pb.ListScopesResponse, view: View, *, rows_max: int | None = None) -> Table:

@@ -12,7 +12,7 @@ from typing import Final
 from limiter.domain.errors import InvalidArgument
 
 #: What a listener can offer. The names mean something to whoever registers the servicers.
-SERVICES: Final = ("limiter", "admin", "envoy")
+SERVICES: Final = ("limiter", "admin")
 
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 4096

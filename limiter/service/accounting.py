@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from limiter.domain.calls import Outcome
-from limiter.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
 from limiter.domain.verdicts import DenialReason, LimitStatus
 from limiter.service.calls import BookCall, Principal, SettleCall, Settled
@@ -14,6 +14,9 @@ from limiter.service.plans import CallPlan, Question
 from limiter.service.reckoning import Reckoner, Reckoning, not_found
 from limiter.service.statuses import limit_status
 from limiter.store.port import ChargeCall, Code, EndCall, EndReply, ExtendCall, ExtendReply
+
+#: How far clocks may differ.
+_FUTURE_MS = 60_000
 
 _OUTCOME_FLAGS = {
     Outcome.COMPLETED: RowFlag(0),
@@ -72,6 +75,8 @@ class Accounting:
             raise NotFound("principal: the API key is not known; spend is booked on a key that exists")
         key, _ = identity
         question = Question(key, call.model, call.provider, cost_known=isinstance(call.actual, int))
+        if call.occurred_ms > await desk.clock.now_ms(desk.store) + _FUTURE_MS:
+            raise InvalidArgument("occurred_at", call.occurred_ms, "name a time that has come, in ms since 1970")
         name = ReservationName(key.organization, desk.pepper.reservation_id(key, call.request_id))
         for _ in range(TRIES):
             plan = await desk.plans.get(question)
@@ -152,7 +157,7 @@ class Accounting:
             usage=reckoning.usage,
             model=reckoning.priced_model,
             price_version=reckoning.price_version,
-            warnings=reckoning.warnings,
+            warnings=(*reckoning.warnings, *_remarks(reply.flags)),
         )
         self._count(settled)
         return settled
@@ -180,6 +185,13 @@ def _booked(name: ReservationName, reckoning: Reckoning, *, flags: RowFlag, repe
         usage=reckoning.usage,
         model=reckoning.priced_model,
         price_version=reckoning.price_version,
-        warnings=reckoning.warnings,
+        warnings=(*reckoning.warnings, *_remarks(flags)),
         held_at_all=False,
     )
+
+
+def _remarks(flags: RowFlag) -> tuple[str, ...]:
+    """What a caller should know of how it was booked."""
+    if RowFlag.WINDOW_CLOSED in flags:
+        return ("a window that this belongs to has closed: there it is in the ledger only",)
+    return ()

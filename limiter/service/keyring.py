@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from limiter.domain.limits import Limit
@@ -40,6 +41,7 @@ class Keyring:
     ) -> tuple[KeyView, str]:
         """Mint a key, or import one whose `secret` exists elsewhere; answers the secret if it was minted."""
         organization = await self._organization(key)
+        _check_team(organization, key)
         declared = _declares(organization, key)
         known = KnownKey.read(await self._desk.store.key(key))
         if known.record is not None and known.record.secrets:
@@ -47,6 +49,7 @@ class Keyring:
         if declared and limits is not None:
             raise InvalidArgument("limits", key.path, "the policy file declares this key: write its limits there")
         now_ms = await self._desk.store.time_ms()
+        _check_expiry(expires_ms, now_ms)
         shown = check_secret(secret, field="secret") if secret else mint_secret()
         entry = await self._claim(key, shown, now_ms)
         begun = known.record or KeyRecord()  # a declared key may have been disabled before it had a secret
@@ -95,6 +98,7 @@ class Keyring:
         if enabled is not None:
             record = replace(record, enabled=enabled)
         if expires_ms is not None:
+            _check_expiry(expires_ms, await self._desk.store.time_ms())
             record = replace(record, expires_ms=expires_ms)
         if clear_limits:
             record = replace(record, limits=None)
@@ -149,6 +153,19 @@ class _Minted:
 
     revision: int
     record: KeyRecord
+
+
+def _check_expiry(expires_ms: int, now_ms: int) -> None:
+    if 0 < expires_ms <= now_ms:
+        at = datetime.fromtimestamp(expires_ms / 1000, UTC).isoformat()
+        raise InvalidArgument("expires_at", at, "name a time to come; disable a key to end it now")
+
+
+def _check_team(policy: OrganizationPolicy, key: Scope) -> None:
+    """A key of a team that nobody declared would be under the organization's limits only: likely a typo."""
+    if key.team not in policy.rules.teams:
+        known = ", ".join(sorted(policy.rules.teams)) or "none"
+        raise NotFound(f"key: {key.organization} has no team {key.team} (it has: {known}); declare it in the policy")
 
 
 def _declares(policy: OrganizationPolicy, key: Scope) -> bool:

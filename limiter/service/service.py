@@ -16,7 +16,7 @@ from limiter.service.desk import Desk
 from limiter.service.keyring import Keyring
 from limiter.service.reserving import Reserving
 from limiter.service.secrets import Pepper
-from limiter.service.upkeep import FLUSH_EVERY_S, SWEEP_EVERY_S, GiveBack, Sweeper, repeat
+from limiter.service.upkeep import FLUSH_EVERY_S, SWEEP_EVERY_S, GiveBack, Sweeper, end, repeat
 from limiter.store.port import ExtendReply, Store
 
 
@@ -80,8 +80,6 @@ class Service:
 
     async def stop(self) -> None:
         """End the upkeep; write what is still to be written."""
-        for task in self._upkeep:
-            task.cancel()
-        await asyncio.gather(*self._upkeep, return_exceptions=True)
+        await end(self._upkeep)
         await self.give_backs.drain()
         await self.flush_refusals()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
@@ -19,6 +19,7 @@ SWEEP_EVERY_S = 1.0
 #: A refusal may sweep its shard at most this often.
 SWEEP_AGAIN_S = 0.1
 FLUSH_EVERY_S = 5.0
+_CANCEL_AGAIN_S = 0.25
 ORGANIZATIONS_EVERY_S = 5.0
 
 _GIVE_BACK_MAX = 20_000
@@ -136,3 +137,18 @@ async def repeat(work: Callable[[], Awaitable[object]], *, every_s: float, what:
             _log.warning(f"{what}.failed", reason=str(error))
         except Exception:  # noqa: BLE001 - the loop must go on; the log has the traceback
             _log.exception(f"{what}.failed")
+
+
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: redis-py can take a cancellation while it connects for an answer, and the task goes on.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        ended, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()

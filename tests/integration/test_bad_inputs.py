@@ -396,13 +396,20 @@ async def test_pages_and_rows_that_are_none(subject: Subject) -> None:
     assert "last" in str(caught.value.details())
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"not json", b"[]", b"[" * 100_000, gzip.compress(b"{}"), b'{"usage": {"prompt_tokens": -5}}', b"\xff\xfe"],
-    ids=lambda body: repr(body[:20]),
-)
-async def test_answers_of_a_provider_that_cannot_be_read_leave_the_hold_open(subject: Subject, body: bytes) -> None:
-    answer = pb.ProviderResponse(status=200, content_type="application/json", body=body)
+ANSWERS = {
+    "nothing": b"",
+    "no JSON": b"not json",
+    "no object": b"[]",
+    "nested too deeply": b"[" * 100_000,
+    "compressed": gzip.compress(b"{}"),
+    "a negative count": b'{"usage": {"prompt_tokens": -5}}',
+    "not UTF-8": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+async def test_answers_of_a_provider_that_cannot_be_read_leave_the_hold_open(subject: Subject, what: str) -> None:
+    answer = pb.ProviderResponse(status=200, content_type="application/json", body=ANSWERS[what])
     settle = pb.SettleRequest(reservation=subject.reservation, provider_response=answer)
     await refused(subject.connection.limiter.Settle(settle), field="provider_response.body")
     answer = pb.ProviderResponse(status=0, body=b"{}")

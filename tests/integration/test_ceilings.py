@@ -271,9 +271,11 @@ async def test_grants_of_callers_that_left_while_the_store_was_silent_are_given_
 async def test_ceilings_hold_while_the_policy_changes(three: list[Connection], organization: str, seed: int) -> None:
     load = await start_load(three, organization, seed, usd=6)
     load.check_ceilings = False  # a lowered ceiling may be below what is spent
-    running = asyncio.create_task(load.run(callers=300, calls=80))
+    load.goes_on = True
+    running = asyncio.create_task(load.run(callers=150, calls=30))
     for step, usd in enumerate((4, 8, 3, 9, 12)):
-        await _until_granted(load, 100 * (step + 1))
+        # Of both kinds, so that a lowered ceiling cannot bring it to a halt.
+        await wait_for(partial(_has_answers, load, 150 * (step + 1)), what="traffic")
         admin = three[step % 3]
         await admin.apply(POLICY.format(organization=organization, all=usd))
     tally = await running
@@ -366,6 +368,10 @@ async def test_ceilings_hold_when_a_sentinel_promotes_the_replica(
 
 def _is_longer(heard: Sized, count: int) -> bool:
     return len(heard) > count
+
+
+def _has_answers(load: Load, count: int) -> bool:
+    return len(load.tally.held) + len(load.tally.denials) >= count
 
 
 async def _until_granted(load: Load, count: int) -> None:

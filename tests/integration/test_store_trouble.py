@@ -79,6 +79,16 @@ async def test_a_store_that_hangs_is_unavailable_in_time_and_comes_back(
     }
 
 
+async def test_a_sidecar_stops_whose_store_hung_a_moment_ago(fleet: Fleet, dial: Dial, store: StoreServer) -> None:
+    sidecar = fleet.start(store=store.url)
+    connection = dial(sidecar)
+    await connection.apply(POLICY)
+    with silent(store.process.pid):
+        calls = [connection.limiter.Reserve(of_key(BOT, USD)) for _ in range(10)]
+        assert {await call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+    assert await asyncio.to_thread(sidecar.stop) == 0
+
+
 async def test_a_store_that_pauses_for_a_moment_disturbs_nobody(fleet: Fleet, dial: Dial, store: StoreServer) -> None:
     connection = dial(fleet.start(store=store.url))
     await connection.apply(POLICY)

@@ -48,18 +48,23 @@ class Tally:
 
 @dataclass(slots=True)
 class Load:
-    """Callers that share a tally. `sizes` are the least and the largest hold in nano-USD."""
+    """Callers that share a tally.
+
+    `sizes` are the least and the largest hold in nano-USD. A caller who is told that the money is spent stops, or
+    `goes_on` to ask for the next call.
+    """
 
     connections: Sequence[Connection]
     keys: Sequence[str]
     seed: int
     sizes: tuple[int, int]
     check_ceilings: bool = True
+    goes_on: bool = False
     tally: Tally = field(default_factory=Tally)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, callers: int, calls: int) -> Tally:
-        """Let so many callers make so many calls each; a caller whose money is spent stops earlier."""
+        """Let so many callers make so many calls each."""
         async with asyncio.TaskGroup() as group:
             for number in range(callers):
                 group.create_task(self._caller(number, calls))
@@ -77,7 +82,7 @@ class Load:
             answer = await self._retried(dice, partial(_reserve, request))
             if answer.decision == pb.ReserveResponse.DENIED:
                 self._refused(request, answer)
-                if answer.denial.reason == pb.Denial.SPEND_CEILING:
+                if answer.denial.reason == pb.Denial.SPEND_CEILING and not self.goes_on:
                     return
                 await asyncio.sleep(_WAIT_FOR_OTHERS_S * dice.random())
                 continue
