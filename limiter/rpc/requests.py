@@ -200,7 +200,10 @@ def _units(units: Mapping[str, int], *, field: str) -> dict[str, int]:
         return {}
     if len(units) > words.TAGS_MAX:
         raise InvalidArgument(field, len(units), f"use at most {words.TAGS_MAX} units")
-    return {name: _count(count, field=f"{field}.{name[:64]}") for name, count in units.items()}
+    for name in units:
+        if _TAG_NAME.fullmatch(name) is None:
+            raise InvalidArgument(field, name, f"name a unit by 1 to {words.TAG_NAME_MAX} of A-Z a-z 0-9 _ . -")
+    return {name: _count(count, field=f"{field}.{name}") for name, count in units.items()}
 
 
 def _tags(tags: Collection[pb.Tag]) -> Tags:

@@ -7,6 +7,7 @@ import json
 from limiter.domain.calls import Outcome
 from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
+from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason, LimitStatus
 from limiter.service.calls import BookCall, Principal, SettleCall, Settled
 from limiter.service.desk import RETENTION_SETTLED_MS, STALE_SUBJECTS, TRIES, Desk, ledger_call
@@ -34,6 +35,7 @@ class Accounting:
 
     async def settle(self, call: SettleCall) -> Settled:
         """Replace a hold by what was used; charged once, whatever happened meanwhile."""
+        known = self._desk.granted.get(call.name)
         reckoning = await self._reckoner.of_settle(call)
         if call.provider_request_id:
             reckoning.provider_request_id = call.provider_request_id
@@ -46,8 +48,13 @@ class Accounting:
                 flag=_OUTCOME_FLAGS[reckoning.outcome],
                 retention_ms=RETENTION_SETTLED_MS,
                 ending=reckoning.ending(),
+                reserved_ms=known[1] if known is not None else 0,
             )
         )
+        if reply.other:
+            # What is remembered here is an earlier hold of that name, which nobody received: ask the store.
+            self._desk.granted.forget(call.name)
+            return await self.settle(call)
         return self._settled(call.name, reply, reckoning)
 
     async def release(self, name: ReservationName, *, reason: str = "", flag: RowFlag | None = None) -> Settled:
@@ -70,10 +77,7 @@ class Accounting:
     async def charge(self, call: BookCall) -> Settled:
         """Book spend that had no hold; never refused for money."""
         desk = self._desk
-        identity = await desk.identify(call.principal)
-        if identity is None:
-            raise NotFound("principal: the API key is not known; spend is booked on a key that exists")
-        key, _ = identity
+        key = await self._who(call.principal)
         question = Question(key, call.model, call.provider, cost_known=isinstance(call.actual, int))
         if call.occurred_ms > await desk.clock.now_ms(desk.store) + _FUTURE_MS:
             raise InvalidArgument("occurred_at", call.occurred_ms, "name a time that has come, in ms since 1970")
@@ -101,6 +105,7 @@ class Accounting:
             desk.clock.hear(reply.now_ms)
             if reply.code in STALE_SUBJECTS:
                 desk.refresh(question, reply.code, reply.now_ms)
+                await self._who(call.principal)
                 continue
             if reply.code == Code.EXISTS:
                 raise AlreadyExists(
@@ -110,6 +115,16 @@ class Accounting:
             reckoning.cost = reply.cost
             return _booked(name, reckoning, flags=reply.flags, repeated=reply.repeated)
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
+
+    async def _who(self, principal: Principal) -> Scope:
+        """The key that asks; raises NotFound for a secret that nobody has, or that has ended."""
+        identity = await self._desk.identify(principal)
+        if identity is None:
+            raise NotFound("principal: the API key is not known")
+        key, not_after_ms = identity
+        if 0 < not_after_ms <= await self._desk.clock.now_ms(self._desk.store):
+            raise NotFound("principal: the API key has been replaced by a newer one")
+        return key
 
     async def _confirm_unknown(self, question: Question, plan: CallPlan) -> None:
         """Raise NotFound if the plan, which knows no such key, is up to date; else forget it."""
@@ -121,14 +136,11 @@ class Accounting:
     async def headroom(self, principal: Principal, model: str, provider: str) -> tuple[LimitStatus, ...]:
         """Every limit on the path of a key and model, as it is now."""
         desk = self._desk
-        identity = await desk.identify(principal)
-        if identity is None:
-            raise NotFound("principal: the API key is not known")
-        question = Question(identity[0], model, provider, cost_known=True)
+        question = Question(await self._who(principal), model, provider, cost_known=True)
         for _ in range(TRIES):
             plan = await desk.plans.get(question)
             if plan is None:
-                raise NotFound(f"principal: organization {identity[0].organization} has no policy")
+                raise NotFound(f"principal: organization {question.key.organization} has no policy")
             reply = (await desk.store.inspect([plan.plan]))[0]
             if reply.code in STALE_SUBJECTS:
                 desk.refresh(question, reply.code, reply.now_ms)

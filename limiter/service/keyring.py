@@ -98,7 +98,6 @@ class Keyring:
         if enabled is not None:
             record = replace(record, enabled=enabled)
         if expires_ms is not None:
-            _check_expiry(expires_ms, await self._desk.store.time_ms())
             record = replace(record, expires_ms=expires_ms)
         if clear_limits:
             record = replace(record, limits=None)

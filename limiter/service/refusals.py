@@ -14,11 +14,11 @@ from limiter.domain.errors import Unavailable
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import Denied
 from limiter.service.calls import Tags
-from limiter.service.plans import Question
 from limiter.store.port import Store
 
 #: Different sums kept at a time; what does not fit is counted under OTHER.
-_SUMS_MAX = 10_000
+_SUMS_MAX = 1_000
+_NAME_MAX = 64
 _OTHER = "(other)"
 _MINUTE_MS = 60_000
 
@@ -35,14 +35,14 @@ class Refusals:
         self._store = store
         self._sums: Counter[_Sum] = Counter()
 
-    def add(self, question: Question, denied: Denied, tags: Tags, now_ms: int) -> None:
-        """Count one refusal, once for every limit that refused."""
+    def add(self, key: Scope, model: str, denied: Denied, tags: Tags, now_ms: int) -> None:
+        """Count one refusal, once for every limit that refused; the names of model and customer are cut short."""
         minute = now_ms // _MINUTE_MS * _MINUTE_MS
         customer = next((value for name, value in tags if name == "customer"), "")
-        key, reason = question.key, denied.reason.name
+        reason = denied.reason.name
         places = [(status.scope.path, status.limit.id) for status in denied.violations] or [(key.path, "")]
         for scope, limit in places:
-            entry = (minute, key.organization, scope, limit, reason, question.model, customer)
+            entry = (minute, key.organization, scope, limit, reason, model[:_NAME_MAX], customer[:_NAME_MAX])
             if entry not in self._sums and len(self._sums) >= _SUMS_MAX:
                 entry = (minute, key.organization, key.organization, limit, reason, _OTHER, _OTHER)
             self._sums[entry] += 1

@@ -30,7 +30,7 @@ from limiter.store.port import Code, HoldCall, HoldReply, Plan, RawStatus, Why
 class Reserving:
     """The Reserve of the service. `sweep` ends due holds of an organization's shard at once, if it may."""
 
-    def __init__(self, desk: Desk, *, sweep: Callable[[str], asyncio.Future[bool] | None]) -> None:
+    def __init__(self, desk: Desk, *, sweep: Callable[[str], asyncio.Future[bool]]) -> None:
         self._desk = desk
         self._sweep = sweep
 
@@ -82,10 +82,9 @@ class Reserving:
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
 
     async def _sweep_helped(self, organization: str) -> bool:
-        """End due holds, if that was not done a moment ago; answers whether there were any."""
-        pending = self._sweep(organization)
+        """End what is due in the shard; answers whether anything ended."""
         # Others wait for the same sweep: that this call is cancelled must not end it.
-        return pending is not None and await asyncio.shield(pending)
+        return await asyncio.shield(self._sweep(organization))
 
     def _hold_call(  # noqa: PLR0917 - private, called once
         self,
@@ -136,14 +135,14 @@ class Reserving:
                 self._desk.metrics.shadow_refusals[kind.name].inc()
         if reply.code == Code.GRANTED:
             self._desk.metrics.decisions["GRANTED", NO_REASON].inc()
-            if not call.dry_run:
+            if not call.dry_run and not reply.repeated:
                 self._desk.granted.put(asked.name, (plan, reply.now_ms))
             return _granted(plan.plan, asked, reply)
         if reply.code == Code.DENIED:
             denied = _denied(plan, request, asked, reply)
             self._desk.metrics.decisions["DENIED", denied.reason.name].inc()
             if not call.dry_run:
-                self._desk.refusals.add(question, denied, (*plan.tags.items(), *tags), reply.now_ms)
+                self._desk.refusals.add(question.key, plan.model, denied, (*plan.tags.items(), *tags), reply.now_ms)
             return denied
         if reply.code == Code.CLOCK_BEHIND:
             self._desk.metrics.clock_behind.inc()

@@ -58,8 +58,8 @@ class Sweeper:
             self._desk.metrics.expired[on_expiry.name].inc()
         return len(ended), len(replies) >= SWEEP_MAX and bool(ended)
 
-    def sweep_shard(self, organization: str) -> asyncio.Task[bool] | None:
-        """Sweep an organization's shard for a refusal; None: it was swept a moment ago.
+    def sweep_shard(self, organization: str) -> asyncio.Task[bool]:
+        """Sweep an organization's shard for a refusal: at once, or as soon as it may be swept again.
 
         The task answers whether anything ended. Refusals that come meanwhile share it.
         """
@@ -67,12 +67,11 @@ class Sweeper:
         running = self._running.get(shard)
         if running is not None:
             return running
-        now_s = time.monotonic()
-        if now_s - self._last_s.get(shard, -SWEEP_AGAIN_S) < SWEEP_AGAIN_S:
-            return None
-        self._last_s[shard] = now_s
+        again_s = self._last_s.get(shard, 0.0) + SWEEP_AGAIN_S
 
         async def run() -> bool:
+            await asyncio.sleep(max(0.0, again_s - time.monotonic()))
+            self._last_s[shard] = time.monotonic()
             return (await self._expire([organization]))[0] > 0
 
         task = asyncio.get_running_loop().create_task(run())
@@ -104,12 +103,14 @@ class GiveBack:
         if len(self._tasks) >= _GIVE_BACK_MAX:
             _log.warning("unclaimed.dropped", reservation=str(name))  # it ends by expiry
             return
-        task = asyncio.get_running_loop().create_task(self._release(name))
+        known = self._desk.granted.get(name)
+        self._desk.granted.forget(name)
+        task = asyncio.get_running_loop().create_task(self._release(name, known[1] if known is not None else 0))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _release(self, name: ReservationName) -> None:
-        call = EndCall(name, Basis.RELEASED, 0, 0, RowFlag.UNCLAIMED, RETENTION_SETTLED_MS, b"")
+    async def _release(self, name: ReservationName, reserved_ms: int) -> None:
+        call = EndCall(name, Basis.RELEASED, 0, 0, RowFlag.UNCLAIMED, RETENTION_SETTLED_MS, b"", reserved_ms)
         for wait_s in _GIVE_BACK_AGAIN_S:
             try:
                 reply: EndReply = await self._desk.store.release(call)

@@ -15,7 +15,7 @@ _PLAN_HEAD = struct.Struct("<QQBB")
 _RULE = struct.Struct("<9q")
 _WARN = struct.Struct("<3q")
 _HOLD = struct.Struct("<HBBBBBQQQQQQQq16s")
-_END = struct.Struct("<HBIQqQ")
+_END = struct.Struct("<HBIQqQQ")
 _CHARGE = struct.Struct("<HQQQ16sI")
 
 
@@ -79,12 +79,15 @@ def hold_blob(call: HoldCall, plan_index: int) -> bytes:
 
 def settle_blob(call: EndCall, organization_index: int) -> bytes:
     """Encode one Settle."""
-    return _END.pack(organization_index, call.basis, call.flag, call.cost, call.tokens, call.retention_ms) + call.ending
+    head = _END.pack(
+        organization_index, call.basis, call.flag, call.cost, call.tokens, call.retention_ms, call.reserved_ms
+    )
+    return head + call.ending
 
 
 def release_blob(call: EndCall, organization_index: int) -> bytes:
     """Encode one Release."""
-    return struct.pack("<HIQ", organization_index, call.flag, call.retention_ms) + call.ending
+    return struct.pack("<HIQQ", organization_index, call.flag, call.retention_ms, call.reserved_ms) + call.ending
 
 
 def charge_blob(call: ChargeCall, plan_index: int) -> bytes:

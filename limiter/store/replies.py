@@ -52,9 +52,17 @@ def hold_reply(now_ms: int, raw: bytes) -> HoldReply:
 
 def end_reply(now_ms: int, raw: bytes) -> EndReply:
     """Decode what settle.lua, release.lua or expire.lua answered for one hold."""
-    if raw == b"\0":
+    if len(raw) == 1:
         return EndReply(
-            now_ms, found=False, state=State.HELD, basis=None, repeated=False, flags=RowFlag(0), held=0, cost=0
+            now_ms,
+            found=False,
+            state=State.HELD,
+            basis=None,
+            repeated=False,
+            flags=RowFlag(0),
+            held=0,
+            cost=0,
+            other=raw == b"\2",
         )
     _, state, basis, repeated, flags, held, cost = _END.unpack(raw)
     return EndReply(

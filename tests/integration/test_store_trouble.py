@@ -84,8 +84,8 @@ async def test_a_sidecar_stops_whose_store_hung_a_moment_ago(fleet: Fleet, dial:
     connection = dial(sidecar)
     await connection.apply(POLICY)
     with silent(store.process.pid):
-        calls = [connection.limiter.Reserve(of_key(BOT, USD)) for _ in range(10)]
-        assert {await call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+        for _ in range(2):  # so that the second finds every connection to be made anew
+            assert await connection.limiter.Reserve(of_key(BOT, USD)).code() == grpc.StatusCode.UNAVAILABLE
     assert await asyncio.to_thread(sidecar.stop) == 0
 
 

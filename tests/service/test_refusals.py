@@ -11,7 +11,6 @@ from limiter.domain.errors import Unavailable
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason, Denied
 from limiter.service import refusals as subject
-from limiter.service.plans import Question
 from limiter.service.refusals import Refusals
 from limiter.store.port import RowKind
 from tests.rules.desk import BOT, Limiter, usd
@@ -103,7 +102,7 @@ async def test_sums_are_bounded_and_the_rest_is_counted_as_other(
     refusals = Refusals(limiter.store)
     denied = Denied(DenialReason.MODEL_UNPRICED, "")
     for number in range(1_000):
-        refusals.add(Question(Scope.parse(BOT), f"model-{number}", ""), denied, (), 60_000)
+        refusals.add(Scope.parse(BOT), f"model-{number}", denied, (), 60_000)
     assert len(refusals._sums) == 11
     await refusals.flush()
     counts = {entry["model"]: entry["count"] for entry in await sums(limiter)}

@@ -86,14 +86,15 @@ end
 -- Whether the hold stays as it is: it has ended on as good a basis, is not due yet, or was given to
 -- another caller too, who keeps it.
 local function stands(batch, item, hold)
-  if hold.state ~= HELD then return item.basis <= hold.basis end
-  if item.basis == BY_EXPIRY then return hold.expires > batch.now end
   if item.unclaimed and hold.claims > 1 then
-    hold.claims = hold.claims - 1
-    put_record(batch, item.key, encode_hold(hold), OPEN_HOLD)
+    if hold.state == HELD then
+      hold.claims = hold.claims - 1
+      put_record(batch, item.key, encode_hold(hold), OPEN_HOLD)
+    end
     return true
   end
-  return false
+  if hold.state ~= HELD then return item.basis <= hold.basis end
+  return item.basis == BY_EXPIRY and hold.expires > batch.now
 end
 
 -- Ends the item's hold, or corrects its end, or changes nothing. Answers the reply.
@@ -103,6 +104,7 @@ local function end_hold(batch, item)
     if item.basis == BY_EXPIRY then drop_due(item.org.shard, member_of(item.org, item.key)) end
     return struct.pack('<B', 0)
   end
+  if item.reserved > 0 and item.reserved ~= hold.reserved then return struct.pack('<B', 2) end
   if stands(batch, item, hold) then
     -- Never so but for a damaged store: an ended hold in the due index would be in the way for ever.
     if item.basis == BY_EXPIRY and hold.state ~= HELD then drop_due(item.org.shard, member_of(item.org, item.key)) end

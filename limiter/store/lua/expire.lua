@@ -12,7 +12,7 @@ local items = {}
 for i = 1, batch.items do
   local org, retention = struct.unpack('<I2I8', ARGV[3 + i])
   items[i] = {org = batch.orgs[org + 1], key = KEYS[batch.first_hold + i], state = EXPIRED, basis = BY_EXPIRY,
-              tokens = -1, flag = 0, retention = retention, ending = ''}
+              tokens = -1, flag = 0, retention = retention, reserved = 0, ending = ''}
 end
 
 -- write

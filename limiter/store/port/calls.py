@@ -73,7 +73,11 @@ class HoldCall:
 
 @dataclass(slots=True, eq=False)
 class EndCall:
-    """One Settle or Release as the script gets it. `tokens` -1: unknown, the hold's count stands."""
+    """One Settle or Release as the script gets it.
+
+    `tokens` -1: unknown, the hold's count stands. `reserved_ms`: when the hold was taken that is meant, as a
+    name can come again after an unclaimed grant (0: whichever has the name).
+    """
 
     name: ReservationName
     basis: Basis
@@ -82,6 +86,7 @@ class EndCall:
     flag: RowFlag
     retention_ms: int
     ending: bytes
+    reserved_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)

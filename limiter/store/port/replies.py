@@ -63,7 +63,10 @@ class HoldReply(NamedTuple):
 
 
 class EndReply(NamedTuple):
-    """What a script that ends holds answered for one of them; `found` False: no such record."""
+    """What a script that ends holds answered for one of them.
+
+    `found` False: no such record, or (`other`) one of another hold of the same name.
+    """
 
     now_ms: int
     found: bool
@@ -73,6 +76,7 @@ class EndReply(NamedTuple):
     flags: RowFlag
     held: int
     cost: int
+    other: bool = False
 
 
 class ExtendReply(NamedTuple):
