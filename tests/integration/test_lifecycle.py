@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from limiter.cli.failures import MEANINGS, ExitCode
 from limiter.v1 import limiter_pb2 as pb
 from tests.integration.books import balanced_books
 from tests.integration.conftest import Dial
@@ -143,7 +144,7 @@ def refusal(sidecar: Sidecar) -> str:
     """What a sidecar that must not start says; in a line or few, and without a traceback."""
     code = sidecar.wait()
     text = sidecar.log.read_text()
-    assert code in (1, 2, 4), text
+    assert code in set(MEANINGS) - {ExitCode.OK, ExitCode.BROKEN_PIPE}, text
     assert "Traceback" not in text
     return " ".join(line for line in text.splitlines() if not line.startswith("{"))
 
