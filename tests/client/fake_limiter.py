@@ -67,7 +67,7 @@ class FakeLimiter:
         self.arrived = threading.Semaphore(0)  # released once per request
         self._threads = ThreadPoolExecutor(max_workers=8)
         self._server = grpc.server(self._threads)
-        add_LimiterServicer_to_server(_servicer(self), self._server)  # type: ignore[no-untyped-call]
+        add_LimiterServicer_to_server(_servicer(self), self._server)
         self.address = ""
 
     def listen(self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None) -> None:
