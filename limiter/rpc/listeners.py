@@ -22,7 +22,7 @@ UNIX_PATH_BYTES_MAX: Final = 103
 
 SYNTAX: Final = (
     "write ADDRESS[,OPTION…]; ADDRESS is HOST:PORT, [IPV6]:PORT or unix:/PATH; OPTION is trusted, tls, "
-    "services=limiter+admin+envoy, token-file=PATH, tls-cert=PATH, tls-key=PATH, tls-client-ca=PATH or mode=0660"
+    "services=limiter+admin, token-file=PATH, tls-cert=PATH, tls-key=PATH, tls-client-ca=PATH or mode=0660"
 )
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", re.ASCII)

@@ -251,6 +251,7 @@ async def test_minting_keys_makes_no_sidecar_read_a_policy_again(
             granted = await connection.grant(of_key(bot, USD // 1000))
             await connection.settle(granted.reservation, 1)
             calls += 1
+            await asyncio.sleep(0.002)  # keys are what there are many of
         return calls
 
     callers = [asyncio.create_task(caller(connection)) for connection in three]

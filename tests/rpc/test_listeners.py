@@ -23,8 +23,8 @@ TOKEN = "a-token-" + "that-is-long-enough"
         ("unix:/run/a.sock,mode=0666", Listener("unix:/run/a.sock", socket_mode=0o666)),
         ("unix:/run/a.sock,services=admin", Listener("unix:/run/a.sock", services=frozenset({"admin"}))),
         (
-            "127.0.0.1:9,services=limiter+envoy",
-            Listener("127.0.0.1:9", services=frozenset({"limiter", "envoy"})),
+            "unix:/run/both.sock,services=limiter+admin",
+            Listener("unix:/run/both.sock", services=frozenset({"limiter", "admin"})),
         ),
         ("0.0.0.0:50051,tls", Listener("0.0.0.0:50051", tls=DEFAULT_TLS)),
         (
@@ -61,7 +61,7 @@ def test_a_listener_is_read_as_written(text: str, expected: Listener) -> None:
         ("127.0.0.1:1,trusted=yes", "'trusted=yes' is not valid"),
         ("127.0.0.1:1,services=", "'services=' is not valid"),
         ("127.0.0.1:1,trusted,trusted", "name trusted once"),
-        ("127.0.0.1:1,services=limiter+oracle", "choose from limiter, admin, envoy"),
+        ("127.0.0.1:1,services=limiter+oracle", "choose from limiter, admin"),
         ("127.0.0.1:1,services=admin", "admin over TCP needs token-file=PATH or tls-client-ca=PATH"),
         ("127.0.0.1:1,tls", "TLS needs a certificate and a key"),
         ("127.0.0.1:1,tls-cert=/a.pem", "TLS needs a certificate and a key"),
