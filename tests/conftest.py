@@ -6,6 +6,7 @@ Each is started at first use, in a directory of its own, on loopback only.
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,6 +15,10 @@ import pytest
 import redis
 
 from tests.servers import SentinelSet, StartServer, StoreServer, free_port, is_whole, start_process, until
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell: what the tests start would inherit it, and never hear a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.fakes.plugin"]
 
