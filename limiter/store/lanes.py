@@ -21,39 +21,51 @@ class Lanes:
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
+        self._timeout_s: float | None = pool.connection_kwargs.get("socket_timeout")
         self._idle: list[tuple[AbstractConnection, float]] = []
 
     async def call(self, *arguments: str | bytes | int) -> Any:  # noqa: ANN401 - whatever the server replies
         """Send one command and return its reply; errors are redis-py's. The command is sent once."""
-        connection, timeout_s = await self._take()
+        connection: AbstractConnection | None = None
         try:
-            async with asyncio.timeout(timeout_s):
+            # One timeout around all of it, in place of one around each read and write.
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._take()
+                connection.socket_timeout = None
                 await connection.send_packed_command(connection.pack_command(*arguments), check_health=False)
                 reply = await connection.read_response()
         except ResponseError:
-            self._idle.append((connection, time.monotonic()))
+            self._keep(connection)
             raise
         except BaseException as error:
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+            if connection is not None:
+                await self._let_go(connection)
             if isinstance(error, asyncio.TimeoutError):
                 raise TimeoutError("Timeout reading from the store") from error
             raise
-        self._idle.append((connection, time.monotonic()))
+        self._keep(connection)
         return reply
 
-    async def _take(self) -> tuple[AbstractConnection, float | None]:
-        timeout_s: float | None = self._pool.connection_kwargs.get("socket_timeout")
-        if self._idle:
-            known, used_s = self._idle.pop()
-            if time.monotonic() - used_s > _TRUSTED_FOR_S:
-                try:
-                    await self._pool.ensure_connection(known)
-                except BaseException:
-                    await self._pool.release(known)
-                    raise
-            return known, timeout_s
-        connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py
-        # One timeout around the whole call, in place of one around each read and write.
-        connection.socket_timeout = None
-        return connection, timeout_s
+    async def _take(self) -> AbstractConnection:
+        if not self._idle:
+            connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py
+            return connection
+        connection, used_s = self._idle.pop()
+        if time.monotonic() - used_s > _TRUSTED_FOR_S:
+            connection.socket_timeout = self._timeout_s
+            try:
+                await self._pool.ensure_connection(connection)
+            except BaseException:
+                await self._let_go(connection)
+                raise
+        return connection
+
+    def _keep(self, connection: AbstractConnection | None) -> None:
+        if connection is not None:
+            self._idle.append((connection, time.monotonic()))
+
+    async def _let_go(self, connection: AbstractConnection) -> None:
+        """Give a connection that may be broken back to the pool, as the pool made it."""
+        connection.socket_timeout = self._timeout_s
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)

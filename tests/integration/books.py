@@ -79,13 +79,16 @@ class Books:
         money: dict[str, list[pb.LimitStatus]] = {}
         for name, status in self.limits.items():
             money.setdefault(name.scope, []).append(status)
+        below: dict[str, list[list[pb.LimitStatus]]] = {}
         for scope, statuses in money.items():
-            children = [other for other in money if other.rpartition("/")[0] == scope]
-            if not children or len(statuses) > 1 or any(len(money[child]) > 1 for child in children):
+            below.setdefault(scope.rpartition("/")[0], []).append(statuses)
+        for scope, statuses in money.items():
+            children = below.get(scope, [])
+            if not children or len(statuses) > 1 or any(len(child) > 1 for child in children):
                 continue
-            below = sum(money[child][0].settled for child in children)
-            if below != statuses[0].settled:
-                yield f"{scope} has {statuses[0].settled} settled, what is under it {below}"
+            total = sum(child[0].settled for child in children)
+            if total != statuses[0].settled:
+                yield f"{scope} has {statuses[0].settled} settled, what is under it {total}"
 
 
 async def read_books(connection: Connection, organization: str) -> Books:
