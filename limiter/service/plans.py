@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from limiter.domain.limits import Limit, LimitKind
@@ -49,9 +49,7 @@ class CallPlan:
     free: bool
     tags: Mapping[str, str]
     key_expires_ms: int
-    record: KeyRecord | None
     ledger_head: str
-    windows_until_ms: int = field(default=0)
 
 
 class StoreClock:
@@ -137,7 +135,6 @@ class Plans:
             free=free,
             tags=policy.tags,
             key_expires_ms=record.expires_ms if record is not None else 0,
-            record=record,
             ledger_head=_ledger_head(question, model, price, free=free),
         )
 

@@ -74,7 +74,7 @@ def digest_key(digest: str) -> str:
 
 def key_field(key: Scope) -> bytes:
     """The field of a key's record in its organization's hash."""
-    return b"key:" + f"{key.team}/{key.key}".encode()
+    return KEY_FIELD_PREFIX + f"{key.team}/{key.key}".encode()
 
 
 def scope_field(scope: Scope) -> bytes:

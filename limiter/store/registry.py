@@ -47,10 +47,16 @@ class Registry(Wire):
         cursor = 0
         while True:
             cursor, flat = await self._command(
-                "HSCAN", keys.organization_key(organization), cursor, "MATCH", "key:*", "COUNT", _ORGANIZATION_SCANNED
+                "HSCAN",
+                keys.organization_key(organization),
+                cursor,
+                "MATCH",
+                keys.KEY_FIELD_PREFIX + b"*",
+                "COUNT",
+                _ORGANIZATION_SCANNED,
             )
             for field, raw in _pairs(flat):
-                team, _, key = field.decode().removeprefix("key:").partition("/")
+                team, _, key = field.removeprefix(keys.KEY_FIELD_PREFIX).decode().partition("/")
                 yield _stored_key(Scope(organization, team, key), raw)
             cursor = int(cursor)
             if cursor == 0:
