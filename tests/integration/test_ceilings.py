@@ -217,8 +217,8 @@ async def test_a_caller_who_leaves_at_any_moment_and_comes_back_has_one_hold(
                 except TimeoutError:
                     left += 1
                 except grpc.aio.AioRpcError as error:
-                    # HTTP/2 servers close a connection that floods of calls have left.
-                    if "too_many_resets" not in (error.details() or ""):
+                    # HTTP/2 servers close a connection that floods of calls have left: its other calls come back too.
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
                         raise
                 else:
                     received[request.request_id] = answer.reservation
