@@ -54,20 +54,37 @@ _HTTP_STATUS = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A limit where it stands. Equal only to itself: every answer names several, and hashes them."""
+
+    scope: Scope
+    limit: Limit
+
+
 class LimitStatus(NamedTuple):
     """One limit and its counters at the moment of an answer, in the limit's unit.
 
     Times are ms since the epoch by the store's clock; 0 means never.
     """
 
-    scope: Scope
-    limit: Limit
+    place: Place
     settled: int
     held: int
     remaining: int
     requested: int
     resets_at_ms: int = 0
     refills_at_ms: int = 0
+
+    @property
+    def scope(self) -> Scope:
+        """The scope that the limit stands on."""
+        return self.place.scope
+
+    @property
+    def limit(self) -> Limit:
+        """The limit itself."""
+        return self.place.limit
 
 
 class Granted(NamedTuple):

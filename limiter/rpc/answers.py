@@ -9,10 +9,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from limiter.domain import calls as words
-from limiter.domain.limits import UNITS, Limit, LimitKind
+from limiter.domain.limits import UNITS, LimitKind
 from limiter.domain.reservations import RowFlag
-from limiter.domain.scopes import Scope
-from limiter.domain.verdicts import Denied, Granted, LimitStatus, Verdict
+from limiter.domain.verdicts import Denied, Granted, LimitStatus, Place, Verdict
 from limiter.service.calls import Settled
 from limiter.v1 import limiter_pb2 as pb
 
@@ -32,22 +31,24 @@ def duration(length_ms: int) -> Duration:
 def add_status(messages: Any, status: LimitStatus) -> None:  # noqa: ANN401 - a repeated field
     """Append a limit and its counters to a repeated field; made in place, as every Reserve has several."""
     message: pb.LimitStatus = messages.add()
-    message.CopyFrom(_limit(status.scope, status.limit))
-    message.settled = status.settled
-    message.held = status.held
-    message.remaining = status.remaining
-    message.requested = status.requested
-    if status.resets_at_ms:
-        _set_time(message.resets_at, status.resets_at_ms)
-    if status.refills_at_ms:
-        _set_time(message.refills_at, status.refills_at_ms)
+    message.CopyFrom(_limit(status.place))
+    _tell(message, status)
+
+
+def _tell(message: pb.LimitStatus, status: LimitStatus) -> None:
+    _, message.settled, message.held, message.remaining, message.requested, resets_at_ms, refills_at_ms = status
+    if resets_at_ms:
+        _set_time(message.resets_at, resets_at_ms)
+    if refills_at_ms:
+        _set_time(message.refills_at, refills_at_ms)
 
 
 @lru_cache(maxsize=16384)
-def _limit(scope: Scope, limit: Limit) -> pb.LimitStatus:
+def _limit(place: Place) -> pb.LimitStatus:
     """What does not change from call to call; never to be written to."""
+    limit = place.limit
     message = pb.LimitStatus(
-        scope=scope.name,
+        scope=place.scope.name,
         limit=limit.id,
         kind=limit.kind.name,
         unit=UNITS[limit.kind],
@@ -66,24 +67,33 @@ def _set_time(message: Timestamp, at_ms: int) -> None:
     message.nanos = rest_ms * 1_000_000
 
 
+@lru_cache(maxsize=8192)
+def _grant(places: tuple[Place, ...]) -> pb.ReserveResponse:
+    """What grants that tell of these places have in common; never to be written to."""
+    return pb.ReserveResponse(decision="GRANTED", limits=map(_limit, places))
+
+
 def reserve_response(verdict: Verdict) -> pb.ReserveResponse:
     """The answer to a Reserve."""
+    response = pb.ReserveResponse()
     if isinstance(verdict, Granted):
-        response = pb.ReserveResponse(
-            decision="GRANTED",
-            reservation=verdict.reservation,
-            held_nanousd=verdict.held_nanousd,
-            max_output_tokens=verdict.max_output_tokens,
-            repeated_call=verdict.repeated_call,
-            dry_run=verdict.dry_run,
-        )
+        response.CopyFrom(_grant(tuple([status.place for status in verdict.limits])))
+        for message, status in zip(response.limits, verdict.limits, strict=True):
+            _tell(message, status)
+        response.reservation = verdict.reservation
+        response.held_nanousd = verdict.held_nanousd
+        if verdict.max_output_tokens is not None:
+            response.max_output_tokens = verdict.max_output_tokens
+        response.repeated_call = verdict.repeated_call
         _set_time(response.expires_at, verdict.expires_at_ms)
     else:
-        response = pb.ReserveResponse(decision="DENIED", denial=_denial(verdict), dry_run=verdict.dry_run)
+        response.decision = pb.ReserveResponse.DENIED
+        response.denial.CopyFrom(_denial(verdict))
         for status in verdict.violations:
             add_status(response.denial.violations, status)
-    for status in verdict.limits:
-        add_status(response.limits, status)
+        for status in verdict.limits:
+            add_status(response.limits, status)
+    response.dry_run = verdict.dry_run
     for status in verdict.warnings:
         add_status(response.warnings, status)
     return response

@@ -16,6 +16,10 @@ from pygrpc_native import EVENT_CANCEL
 #: How long answers that were handed over may take to leave before the connections are closed.
 _LINGER_S: Final = 0.25
 
+#: Calls that are started in one turn of the event loop: what the first of them ask of the store leaves while the next
+#: are read. All at once, the callers of a busy sidecar fall into step, and it waits for the store in between.
+_TURN: Final = 24
+
 #: What the names of the front's threads begin with, and how nice they are made.
 _FRONT_THREADS: Final = "grpc-native"
 _NICE: Final = 10
@@ -30,8 +34,11 @@ class NativeServer(pygrpc_native.aio.Server):
     private: the tests hold each of them to its promise.
     """
 
+    _arrived: list[tuple[Any, ...]]
+
     async def start(self) -> None:
         """Start as grpc.aio does; the threads that do HTTP/2 step back behind the one that decides."""
+        self._arrived = []
         await super().start()
         _make_way()
 
@@ -42,26 +49,32 @@ class NativeServer(pygrpc_native.aio.Server):
         await super().stop(grace)
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
+        idle = not self._arrived
+        self._arrived.extend(events)
+        if idle:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        events = self._arrived[:_TURN]
+        del self._arrived[:_TURN]
         super()._on_events(events)
+        if self._arrived:
+            asyncio.get_running_loop().call_soon(self._take_turn)
         for kind, call_id, *_ in events:
             if kind == EVENT_CANCEL and (call := self._calls.get(call_id)) is not None and _never_ran(call.task):
                 del self._calls[call_id]
 
-    async def _unary_response(self, call: Any, context: Any, request: Any) -> tuple[bool, Any]:  # noqa: ANN401 - as below
+    async def _run_unary(self, call: Any, context: Any, request: Any) -> None:  # noqa: ANN401 - private classes
         # The library asks of each call whether its handler is a coroutine function; the guard made sure of it.
         try:
             response = await call.handler.unary_unary(request, context)
         except Exception as error:  # noqa: BLE001 - the library's way with errors
             self._failed(call, context, error)
-            return False, None
+            return
         if context.code() not in (None, grpc.StatusCode.OK):
             self._fail(call, context, None)
-            return False, None
-        return True, response
-
-    async def _run_unary(self, call: Any, context: Any, request: Any) -> None:  # noqa: ANN401 - private classes
-        ok, response = await self._unary_response(call, context, request)
-        if not ok or (data := self._encode(call, context, response)) is None:
+            return
+        if (data := self._encode(call, context, response)) is None:
             return
         written = self._front.respond(  # type: ignore[union-attr] # a running server has its front
             call.call_id,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from limiter.domain.reservations import ReservationName
 from limiter.domain.verdicts import LimitStatus, Verdict
@@ -34,9 +35,9 @@ class Service:
         self.keyring = Keyring(self._desk)
         self._upkeep: Sequence[asyncio.Task[None]] = ()
 
-    async def reserve(self, call: ReserveCall) -> Verdict:
-        """Ask for a hold."""
-        return await self._reserving.reserve(call)
+    def reserve(self, call: ReserveCall) -> Coroutine[Any, Any, Verdict]:
+        """Ask for a hold. Not a coroutine function: every call would pass through one more."""
+        return self._reserving.reserve(call)
 
     async def settle(self, call: SettleCall) -> Settled:
         """Replace a hold by what was used."""

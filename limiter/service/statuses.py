@@ -18,21 +18,21 @@ _SPEND, _REQUESTS, _CONCURRENCY = LimitKind.SPEND, LimitKind.REQUESTS, LimitKind
 
 def limit_status(plan: Plan, raw: RawStatus, *, now_ms: int, cost: int, tokens: int, requests: int) -> LimitStatus:
     """One counter of a plan in the limit's unit; `cost`, `tokens` and `requests` are what the call asks for."""
-    place, entry, _, first, second, third, fourth, fifth = raw
-    scope = plan.scopes[place]
-    limit = scope.limits[entry].limit
+    scope, entry, _, first, second, third, fourth, fifth = raw
+    place = plan.scopes[scope].places[entry]
+    limit = place.limit
     kind = limit.kind
     if kind is _SPEND:
         settled, held = second * NANOUSD_PER_USD + third, fourth * NANOUSD_PER_USD + fifth
         left = limit.amount - settled - held
-        return LimitStatus(scope.scope, limit, settled, held, max(left, 0), cost, 0 if first >= TOTAL_END else first)
+        return LimitStatus(place, settled, held, max(left, 0), cost, 0 if first >= TOTAL_END else first)
     if kind is _CONCURRENCY:
-        return LimitStatus(scope.scope, limit, 0, first, max(limit.amount - first, 0), requests)
+        return LimitStatus(place, 0, first, max(limit.amount - first, 0), requests)
     ticks, tick_ms = RATE_PERIODS[limit.per]
     missing = limit.burst * ticks - second
     full_ms = (first + -(-missing // limit.amount)) * tick_ms if missing > 0 and limit.amount else now_ms
     asked = requests if kind is _REQUESTS else tokens
-    return LimitStatus(scope.scope, limit, 0, 0, max(second // ticks, 0), asked, 0, full_ms)
+    return LimitStatus(place, 0, 0, max(second // ticks, 0), asked, 0, full_ms)
 
 
 def retry_after_ms(plan: Plan, raws: list[RawStatus], *, now_ms: int, tokens: int, requests: int) -> int:

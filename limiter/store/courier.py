@@ -40,19 +40,17 @@ class Courier(Generic[C, R]):
         self._send = send
         self._abandoned = abandoned
         self._waiting: deque[tuple[C, asyncio.Future[R], float | None]] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._wake_scheduled = False
+        self._rounds: set[asyncio.Task[None]] = set()
+        self._setting_out = False
 
     async def carry(self, call: C, *, deadline: float | None = None) -> R:
         """Send one call with whatever else waits, and return its reply."""
         if len(self._waiting) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} calls wait for the store; try again later")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future, deadline))
-        if not self._wake_scheduled and len(self._under_way) < UNDER_WAY_MAX:
-            self._wake_scheduled = True
-            loop.call_soon(self._dispatch)
+        if not self._setting_out:
+            self._set_out()
         try:
             return await future
         except asyncio.CancelledError:
@@ -61,14 +59,25 @@ class Courier(Generic[C, R]):
                 self._abandon(call, future.result())
             raise
 
-    def _dispatch(self) -> None:
-        self._wake_scheduled = False
-        while self._waiting and len(self._under_way) < UNDER_WAY_MAX:
-            batch = self._next_batch()
-            if batch:
-                task = asyncio.get_running_loop().create_task(self._deliver(batch))
-                self._under_way.add(task)
-                task.add_done_callback(self._arrived)
+    def _set_out(self) -> None:
+        """Begin a round, which leaves once the event loop has run what is ready now."""
+        if len(self._rounds) < UNDER_WAY_MAX:
+            self._setting_out = True
+            self._rounds.add(asyncio.get_running_loop().create_task(self._round()))
+
+    async def _round(self) -> None:
+        """Carry batches until nothing waits."""
+        self._setting_out = False
+        try:
+            while self._waiting:
+                batch = self._next_batch()
+                if self._waiting:
+                    self._set_out()
+                if batch:
+                    await self._deliver(batch)
+        finally:
+            # Not by a callback of the task: a call that comes before that would find this round, and wait for ever.
+            self._rounds.discard(asyncio.current_task())
 
     def _next_batch(self) -> list[tuple[C, asyncio.Future[R]]]:
         now = asyncio.get_running_loop().time()
@@ -108,12 +117,7 @@ class Courier(Generic[C, R]):
         if self._abandoned is not None:
             self._abandoned(call, reply)
 
-    def _arrived(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if self._waiting and not self._wake_scheduled:
-            self._dispatch()
-
     async def drain(self) -> None:
         """Wait until nothing is under way."""
-        while self._waiting or self._under_way:
-            await asyncio.wait(self._under_way) if self._under_way else await asyncio.sleep(0)
+        while self._rounds:
+            await asyncio.wait(self._rounds)

@@ -9,6 +9,7 @@ import asyncio
 import time
 from typing import Any, Final
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ResponseError, TimeoutError  # noqa: A004 - redis-py's name
 
@@ -32,7 +33,8 @@ class Lanes:
             async with asyncio.timeout(self._timeout_s):
                 connection = await self._take()
                 connection.socket_timeout = None
-                await connection.send_packed_command(connection.pack_command(*arguments), check_health=False)
+                command = hiredis.pack_command(arguments)  # type: ignore[arg-type] # its stub says one word only
+                await connection.send_packed_command(command, check_health=False)
                 reply = await connection.read_response()
         except ResponseError:
             self._keep(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from limiter.domain.scopes import Scope
@@ -60,9 +60,9 @@ class RedisStore(Registry, Records):
 
     # ------------------------------------------------------------------ the verbs
 
-    async def reserve(self, call: HoldCall, *, deadline: float | None) -> HoldReply:
-        """Ask for one hold."""
-        return await self._reserves.carry(call, deadline=deadline)
+    def reserve(self, call: HoldCall, *, deadline: float | None) -> Coroutine[Any, Any, HoldReply]:
+        """Ask for one hold. Not a coroutine function: every call would pass through one more."""
+        return self._reserves.carry(call, deadline=deadline)
 
     async def settle(self, call: EndCall) -> EndReply:
         """End or correct one hold with what was used."""

@@ -31,7 +31,7 @@ _REPEATED, _DUE_WAITING = 1, 2
 
 
 def _statuses(raw: bytes, at: int) -> list[RawStatus]:
-    return [RawStatus(*values) for values in _STATUS.iter_unpack(raw[at:])]
+    return list(map(RawStatus._make, _STATUS.iter_unpack(raw[at:])))
 
 
 def hold_reply(now_ms: int, raw: bytes) -> HoldReply:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 
 import pytest
 
-from limiter.store.courier import Courier
+from limiter.store.courier import BATCH_MAX, UNDER_WAY_MAX, Courier
 
 
 async def _double(calls: Sequence[int]) -> Sequence[int]:
@@ -36,3 +37,48 @@ async def test_an_answer_reaches_its_caller_or_is_told_as_abandoned_whenever_the
     # Sent means decided: the decision is with the caller or with whoever cares for the abandoned, never lost.
     assert len(received) + len(abandoned) == sent.count(21)
     assert abandoned in ([], [(21, 42)])
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_every_call_is_carried_whenever_it_comes(seed: int) -> None:
+    dice = random.Random(seed)
+
+    async def send(calls: Sequence[int]) -> Sequence[int]:
+        for _ in range(dice.randrange(4)):
+            await asyncio.sleep(0)
+        return [2 * call for call in calls]
+
+    courier: Courier[int, int] = Courier(send)
+
+    async def caller(number: int) -> list[int]:
+        answers = []
+        for call in range(50):
+            for _ in range(dice.randrange(3)):
+                await asyncio.sleep(0)
+            answers.append(await courier.carry(100 * number + call))
+        return answers
+
+    async with asyncio.timeout(30):
+        for callers in (1, 2, 100):
+            answers = await asyncio.gather(*(caller(number) for number in range(callers)))
+            assert answers == [[2 * (100 * number + call) for call in range(50)] for number in range(callers)]
+    await courier.drain()
+
+
+async def test_what_waits_beyond_one_batch_leaves_in_further_ones_at_once() -> None:
+    under_way: list[int] = []
+    answered = asyncio.Event()
+
+    async def send(calls: Sequence[int]) -> Sequence[int]:
+        under_way.append(len(calls))
+        await answered.wait()
+        return calls
+
+    courier: Courier[int, int] = Courier(send)
+    calls = [asyncio.create_task(courier.carry(call)) for call in range(BATCH_MAX * UNDER_WAY_MAX + 1)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert under_way == [BATCH_MAX] * UNDER_WAY_MAX
+    answered.set()
+    assert await asyncio.gather(*calls) == list(range(BATCH_MAX * UNDER_WAY_MAX + 1))
+    assert under_way[-1] == 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from limiter.domain.limits import Limit
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag
 from limiter.domain.scopes import Scope
+from limiter.domain.verdicts import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class PlanScope:
 
     scope: Scope
     limits: tuple[PlanLimit, ...]
+    places: tuple[Place, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Name the places once; answers refer to them."""
+        object.__setattr__(self, "places", tuple(Place(self.scope, entry.limit) for entry in self.limits))
 
 
 @dataclass(slots=True, eq=False)
