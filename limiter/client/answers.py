@@ -18,7 +18,7 @@ from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import Limit, LimitKind
 from limiter.domain.reservations import Basis, State
 from limiter.domain.scopes import Scope
-from limiter.domain.verdicts import DenialReason, Denied, Granted, LimitStatus, Verdict
+from limiter.domain.verdicts import DenialReason, Denied, Granted, LimitStatus, Place, Verdict
 from limiter.v1 import limiter_pb2 as pb
 
 _KINDS = frozenset(kind.value for kind in LimitKind)
@@ -137,16 +137,16 @@ def _status(message: pb.LimitStatus) -> LimitStatus | None:
         scope = Scope.parse(message.scope)
     except InvalidArgument:
         return None
+    limit = Limit(
+        id=message.limit,
+        kind=LimitKind(message.kind),
+        amount=message.limit_value,
+        per=message.window,
+        burst=message.burst,
+        shadow=message.shadow,
+    )
     return LimitStatus(
-        scope=scope,
-        limit=Limit(
-            id=message.limit,
-            kind=LimitKind(message.kind),
-            amount=message.limit_value,
-            per=message.window,
-            burst=message.burst,
-            shadow=message.shadow,
-        ),
+        place=Place(scope, limit),
         settled=message.settled,
         held=message.held,
         remaining=message.remaining,

@@ -54,12 +54,16 @@ _HTTP_STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A limit where it stands. Equal only to itself: every answer names several, and hashes them."""
+    """A limit where it stands."""
 
     scope: Scope
     limit: Limit
+
+    def __hash__(self) -> int:
+        """Hash what tells places apart, and no more: every answer names several of them."""
+        return hash((self.scope, self.limit.id))
 
 
 class LimitStatus(NamedTuple):

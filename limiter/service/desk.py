@@ -11,7 +11,8 @@ from limiter.domain.scopes import Scope
 from limiter.observability.metrics import Metrics
 from limiter.pricing.book import PriceBook
 from limiter.service.calls import Principal, Tags
-from limiter.service.directory import Directory, KnownKey, Memory
+from limiter.service.directory import Directory, KnownKey
+from limiter.service.memory import Memory
 from limiter.service.plans import CallPlan, Plans, Question, StoreClock
 from limiter.service.refusals import Refusals
 from limiter.service.secrets import Pepper, check_secret
@@ -45,16 +46,28 @@ class Desk:
         #: What was granted here, so that settling a usage need not ask the store for its model.
         self.granted: Memory[ReservationName, tuple[CallPlan, int]] = Memory(_GRANTS_REMEMBERED)
 
-    async def identify(self, principal: Principal) -> tuple[Scope, int] | None:
-        """The key that asks and until when its secret is valid (ms, 0: no end); None: nobody knows it."""
+    def known_identity(self, principal: Principal) -> tuple[Scope, int] | None:
+        """What `identify` would answer, if all of it is remembered: the way of most calls, and no coroutine."""
         if principal.key is not None:
             return principal.key, 0
         secret = self.pepper.digests(check_secret(principal.api_key, field="api_key"))
-        found = self.directory.known_owner(secret) or await self.directory.owner(secret)
+        found = self.directory.known_owner(secret)
         if found is None:
             return None
-        key, known = found
-        not_after_ms = _valid_until(known, secret)
+        not_after_ms = _valid_until(found[1], secret)
+        return None if not_after_ms is None else (found[0], not_after_ms)
+
+    async def identify(self, principal: Principal) -> tuple[Scope, int] | None:
+        """The key that asks and until when its secret is valid (ms, 0: no end); None: nobody knows it."""
+        known = self.known_identity(principal)
+        if known is not None:
+            return known
+        secret = self.pepper.digests(principal.api_key)
+        found = await self.directory.owner(secret)
+        if found is None:
+            return None
+        key, record = found
+        not_after_ms = _valid_until(record, secret)
         if not_after_ms is None:
             self.directory.forget_key(key)
             not_after_ms = _valid_until(await self.directory.key(key), secret)

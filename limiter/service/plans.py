@@ -17,7 +17,8 @@ from limiter.policy.matching import KeyPolicy, Settings, limit_applies, resolve
 from limiter.policy.zones import zone
 from limiter.pricing.book import PriceBook
 from limiter.pricing.model_price import ModelPrice
-from limiter.service.directory import Directory, KeyRecord, KnownKey, Memory
+from limiter.service.directory import Directory, KeyRecord, KnownKey
+from limiter.service.memory import Memory
 from limiter.store.port import Plan, PlanLimit, PlanScope, Store
 
 _PLANS_REMEMBERED = 100_000
@@ -86,6 +87,11 @@ class Plans:
     def known(self, question: Question) -> CallPlan | None:
         """The plan that is remembered, whether or not it is out of date."""
         return self._plans.get(question)
+
+    def lasting(self, question: Question) -> CallPlan | None:
+        """The plan that is remembered, if its price never ends: the way of most calls, and no coroutine."""
+        plan = self._plans.get(question)
+        return plan if plan is not None and (plan.price is None or plan.price.valid_until_ms is None) else None
 
     def forget(self, question: Question) -> None:
         """The plan is out of date."""

@@ -39,7 +39,7 @@ class Reserving:
         desk = self._desk
         _check_deadline(call.deadline)
         request, reading = read_size(call.size)
-        identity = await desk.identify(call.principal)
+        identity = desk.known_identity(call.principal) or await desk.identify(call.principal)
         if identity is None:
             return self._refuse_unknown(call)
         key, secret_expires_ms = identity
@@ -59,7 +59,7 @@ class Reserving:
             name = ReservationName(key.organization, request_id)
         swept = False
         for _ in range(TRIES):
-            plan = await desk.plans.get(question)
+            plan = desk.plans.lasting(question) or await desk.plans.get(question)
             if plan is None:
                 return self._refuse_unknown(call, key)
             hold = size_hold(plan, request) if not plan.plan.denial else Hold(0, 0, None)

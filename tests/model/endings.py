@@ -63,12 +63,11 @@ class Endings(Books):
 
     def _stands(self, hold: Hold, call: EndCall, basis: Basis) -> bool:
         """Whether nothing changes: it ended on as good a basis, or another caller was given it too."""
-        if not hold.open:
-            return basis <= (hold.record.basis or 0)
         if basis is Basis.RELEASED and call.flag is RowFlag.UNCLAIMED and hold.claims > 1:
-            hold.claims -= 1
+            if hold.open:
+                hold.claims -= 1
             return True
-        return False
+        return not hold.open and basis <= (hold.record.basis or 0)
 
     def _flags(self, hold: Hold, call: EndCall, basis: Basis) -> RowFlag:
         """What the row says of this end: LATE if it comes after expiry, OVERAGE if it costs more than was held."""

@@ -24,7 +24,7 @@ local function check(plan, item)
   local reason, skipped, tell = nil, nil, nil
   local requests, tokens = item.requests, item.tokens
   for s, scope in ipairs(plan.scopes) do
-    local v, rules, at, r = scope.state.v, scope.rules, 0, 0
+    local v, rules, at, r = plan.states[s].v, scope.rules, 0, 0
     for i = 0, scope.limits - 1 do
       local mode = rules[r + 2]
       if mode > 0 then
@@ -63,7 +63,7 @@ local function take(batch, plan, item, skipped)
   local spend_at = item.consume and 3 or 5
   local requests, tokens, usd, nano = item.requests, item.tokens, item.usd, item.nano
   for s, scope in ipairs(plan.scopes) do
-    local v, rules, at, r = scope.state.v, scope.rules, 0, 0
+    local v, rules, at, r = plan.states[s].v, scope.rules, 0, 0
     for i = 0, scope.limits - 1 do
       if rules[r + 2] > 0 and not (skipped and skipped[s * 64 + i]) then
         local kind = rules[r + 1]
@@ -83,7 +83,7 @@ local function take(batch, plan, item, skipped)
       end
       at, r = at + WIDTH, r + RULE
     end
-    if scope.limits > 0 then touch(plan.org, scope.field, scope.state, batch.now) end
+    if scope.limits > 0 then touch(plan.org, scope.field, plan.states[s], batch.now) end
   end
 end
 
@@ -93,7 +93,7 @@ local function taken_part(plan, skipped)
   if plan.taken and not skipped then return plan.taken end
   local parts = {}
   for s, scope in ipairs(plan.scopes) do
-    local v, periods = scope.state.v, {}
+    local v, periods = plan.states[s].v, {}
     for i = 0, scope.limits - 1 do
       local takes = scope.rules[i * RULE + 2] > 0 and not (skipped and skipped[s * 64 + i])
       periods[i + 1] = takes and v[i * WIDTH + 1] or 0
@@ -112,7 +112,7 @@ local function inform(plan, all, tell)
   local huge = math.huge
   least[1], least[2], least[3], least[4] = huge, huge, huge, huge
   for s, scope in ipairs(plan.scopes) do
-    local v, rules, at, r = scope.state.v, scope.rules, 0, 0
+    local v, rules, at, r = plan.states[s].v, scope.rules, 0, 0
     for i = 0, scope.limits - 1 do
       local mode = rules[r + 2]
       if all then
@@ -134,7 +134,7 @@ local function inform(plan, all, tell)
   for kind = SPEND, CONCURRENCY do
     if least[kind] < huge then
       local s, i = best_s[kind], best_i[kind]
-      tell[#tell + 1] = status(s, i, INFORMS, plan.scopes[s].state.v, i * WIDTH)
+      tell[#tell + 1] = status(s, i, INFORMS, plan.states[s].v, i * WIDTH)
     end
   end
 end

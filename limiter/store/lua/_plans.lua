@@ -12,10 +12,11 @@
 local RULE = 9
 local ENFORCED, SHADOW = 1, 2
 
+-- `from` and `till` bound the time that the plan may decide at; `states` are those of its scopes once they are read.
 local function decode_plan(blob, org)
   local version, revision, denial, n, key_field, at = struct.unpack('<I8I8BBs', blob)
   local plan = {org = org, version = version, revision = revision, denial = denial, key_field = key_field, scopes = {},
-                warns = false, stale = 'unknown', taken = false}
+                states = {}, warns = false, from = 0, till = math.huge, stale = 'unknown', taken = false}
   for s = 1, n do
     local field, layout, limits
     field, layout, limits, at = struct.unpack('<ssB', blob, at)
@@ -24,7 +25,12 @@ local function decode_plan(blob, org)
       rules = {struct.unpack(integers[RULE * limits], blob, at)}
       at = rules[RULE * limits + 1]
     end
-    plan.scopes[s] = {field = field, layout = layout, limits = limits, rules = rules, state = false}
+    for r = 0, (limits - 1) * RULE, RULE do
+      if rules[r + 1] == SPEND then
+        plan.from, plan.till = math.max(plan.from, rules[r + 7]), math.min(plan.till, rules[r + 9])
+      end
+    end
+    plan.scopes[s] = {field = field, layout = layout, limits = limits, rules = rules}
     want(org, field)
   end
   local warns = struct.unpack('<I2', blob, at)
@@ -47,30 +53,38 @@ local function start_counter(v, at, rules, r, now, period)
   end
 end
 
--- Brings one counter to the present: an ended window is left behind, never an open one; a bucket
--- refills and takes the policy's present amount and burst.
-local function bring_forward(v, at, rules, r, now)
-  local kind = rules[r + 1]
-  if kind == SPEND then
-    local ended = v[at + 2]
-    if now >= ended then
-      local start = now < rules[r + 8] and rules[r + 7] or rules[r + 8]
-      local finish = now < rules[r + 8] and rules[r + 8] or rules[r + 9]
-      v[at + 1], v[at + 2] = math.max(start, ended, v[at + 1] + 1), finish
-      for i = 3, WIDTH do v[at + i] = 0 end
-    end
-  elseif kind ~= CONCURRENCY then
-    refill(v, at, now)
-    if v[at + 4] ~= rules[r + 3] or v[at + 5] ~= rules[r + 4] then
-      v[at + 4], v[at + 5] = rules[r + 3], rules[r + 4]
-      local size = rules[r + 4] * rules[r + 5]
-      v[at + 3] = math.max(-size, math.min(size, v[at + 3]))
-    end
-  end
-end
-
+-- Brings the counters of a scope to the present: an ended window is left behind, never an open one; a
+-- bucket refills and takes the policy's present amount and burst.
 -- A counter that starts again, even in the same ms, must not be taken for the one that holds remember:
 -- its period is one that no counter of the scope has had, and `last` is never before a period.
+local function bring_forward(state, scope, now)
+  local v, rules, last, at, r = state.v, scope.rules, state.last, 0, 0
+  local fresh = now > last and now or last + 1
+  for _ = 1, scope.limits do
+    local kind = rules[r + 1]
+    if not v[at + 1] then start_counter(v, at, rules, r, now, fresh) end
+    if kind == SPEND then
+      local ended = v[at + 2]
+      if now >= ended then
+        local start = now < rules[r + 8] and rules[r + 7] or rules[r + 8]
+        local finish = now < rules[r + 8] and rules[r + 8] or rules[r + 9]
+        v[at + 1], v[at + 2] = math.max(start, ended, v[at + 1] + 1), finish
+        for i = 3, WIDTH do v[at + i] = 0 end
+      end
+    elseif kind ~= CONCURRENCY then
+      refill(v, at, now)
+      if v[at + 4] ~= rules[r + 3] or v[at + 5] ~= rules[r + 4] then
+        v[at + 4], v[at + 5] = rules[r + 3], rules[r + 4]
+        local size = rules[r + 4] * rules[r + 5]
+        v[at + 3] = math.max(-size, math.min(size, v[at + 3]))
+      end
+    end
+    if v[at + 1] > last then last = v[at + 1] end
+    at, r = at + WIDTH, r + RULE
+  end
+  state.last = last
+end
+
 local function load_scope(org, scope, now)
   local state = org.states[scope.field]
   if state then return state end
@@ -78,13 +92,7 @@ local function load_scope(org, scope, now)
   state = raw and unpack_scope(raw) or {last = 0, layout = '', v = {}, n = 0, dirty = false}
   state.behind = state.last - now > CLOCK_SLACK_MS
   if state.layout ~= scope.layout then relayout(state, scope.layout) end
-  local v, rules, fresh = state.v, scope.rules, math.max(now, state.last + 1)
-  for i = 0, scope.limits - 1 do
-    local at, r = i * WIDTH, i * RULE
-    if not v[at + 1] then start_counter(v, at, rules, r, now, fresh) end
-    bring_forward(v, at, rules, r, now)
-    if v[at + 1] > state.last then state.last = v[at + 1] end
-  end
+  bring_forward(state, scope, now)
   org.states[scope.field] = state
   return state
 end
@@ -97,16 +105,12 @@ local function out_of_date(plan, now)
     local record = org.raw[plan.key_field]
     if (record and struct.unpack('<I8', record) or 0) ~= plan.revision then return 'key' end
   end
-  for _, scope in ipairs(plan.scopes) do
-    local rules = scope.rules
-    for r = 0, (scope.limits - 1) * RULE, RULE do
-      if rules[r + 1] == SPEND and (now < rules[r + 7] or now >= rules[r + 9]) then return 'window' end
-    end
-  end
+  if now < plan.from or now >= plan.till then return 'window' end
   local behind = false
-  for _, scope in ipairs(plan.scopes) do
-    scope.state = load_scope(org, scope, now)
-    if scope.state.behind then behind = 'clock' end
+  for s, scope in ipairs(plan.scopes) do
+    local state = load_scope(org, scope, now)
+    plan.states[s] = state
+    if state.behind then behind = 'clock' end
   end
   return behind
 end

@@ -3,7 +3,7 @@
 -- Reports the thresholds of spend limits that are passed; the first time in a window by an event row.
 local function warn(batch, plan, item, tell)
   for s, scope in ipairs(plan.scopes) do
-    local v, rules = scope.state.v, scope.rules
+    local v, rules = plan.states[s].v, scope.rules
     for i = 0, scope.limits - 1 do
       local at, r, passed = i * WIDTH, i * RULE, 0
       if rules[r + 1] == SPEND and rules[r + 2] > 0 then

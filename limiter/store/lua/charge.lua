@@ -19,7 +19,7 @@ end
 local function book(batch, item)
   local plan, all, parts = item.plan, true, {}
   for s, scope in ipairs(plan.scopes) do
-    local v, rules, periods = scope.state.v, scope.rules, {}
+    local v, rules, periods = plan.states[s].v, scope.rules, {}
     for i = 0, scope.limits - 1 do
       local at, r = i * WIDTH, i * RULE
       periods[i + 1] = 0
@@ -35,7 +35,7 @@ local function book(batch, item)
     end
     parts[s] = ''
     if scope.limits > 0 then
-      touch(plan.org, scope.field, scope.state, batch.now)
+      touch(plan.org, scope.field, plan.states[s], batch.now)
       parts[s] = pack_taken(scope.field, scope.layout, periods)
     end
   end
