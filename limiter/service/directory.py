@@ -102,11 +102,9 @@ class Directory:
         self._keys: Recall[Scope, KnownKey] = Recall(_KEYS_REMEMBERED, self._read_key)
         self._organizations: Recall[str, KnownOrganization] = Recall(_ORGANIZATIONS_REMEMBERED, self._read_organization)
 
-    def known_owner(self, secret: tuple[str, ...]) -> tuple[Scope, KnownKey] | None:
-        """Whose secret this is and the key's record, if both are remembered: the way of most calls."""
-        owner = self._owners.known(secret)
-        known = None if owner is None else self._keys.known(owner)
-        return None if owner is None or known is None else (owner, known)
+    def known_key(self, key: Scope) -> KnownKey | None:
+        """A key's record, if it is remembered."""
+        return self._keys.known(key)
 
     async def owner(self, secret: tuple[str, ...]) -> tuple[Scope, KnownKey] | None:
         """Whose secret this is (its digests) and the key's record.

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.scopes import Scope
-from limiter.service.memory import Memory
 
 SECRET_PREFIX = "lk-"  # noqa: S105 - the prefix by which leak scanners know our keys
 SECRET_MAX = 512
 _PEPPER_BYTES_MIN = 16
-_DIGESTS_REMEMBERED = 100_000
 
 
 class Pepper:
@@ -33,9 +31,7 @@ class Pepper:
         self._versions = dict(versions)
         self.current = list(versions)[-1]
         self._id_pepper = next(iter(self._versions.values()))
-        #: By a hash under a key that nobody else has, because it is quicker than HMAC-SHA256.
-        self._known: Memory[bytes, tuple[str, ...]] = Memory(_DIGESTS_REMEMBERED)
-        self._hash_key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
+        self._alias_key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
 
     def __repr__(self) -> str:
         return f"Pepper(versions={list(self._versions)})"
@@ -46,12 +42,11 @@ class Pepper:
 
     def digests(self, secret: str) -> tuple[str, ...]:
         """Every digest that `secret` may be known by, newest pepper first."""
-        name = hashlib.blake2b(secret.encode(), key=self._hash_key, digest_size=16).digest()
-        known = self._known.get(name)
-        if known is None:
-            known = tuple([self._digest(version, secret) for version in reversed(self._versions)])
-            self._known.put(name, known)
-        return known
+        return tuple([self._digest(version, secret) for version in reversed(self._versions)])
+
+    def alias(self, secret: str) -> bytes:
+        """What a secret may be remembered by in this process, instead of itself; quicker to make than its digests."""
+        return hashlib.blake2b(secret.encode(), key=self._alias_key, digest_size=16).digest()
 
     def _digest(self, version: str, secret: str) -> str:
         return f"{version}:{hmac.digest(self._versions[version], secret.encode(), 'sha256').hex()}"

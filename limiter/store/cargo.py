@@ -37,9 +37,10 @@ class Cargo:
     def label(self) -> tuple[list[str], bytes, bytes]:
         """KEYS, heading and placing."""
         shards: dict[int, int] = {}
-        placing = [shards.setdefault(keys.shard_of(organization), len(shards)) for organization in self._organizations]
+        homes = [keys.home(organization) for organization in self._organizations]
+        placing = [shards.setdefault(home.shard, len(shards)) for home in homes]
         names = [name for shard in shards for name in keys.shard_keys(shard)]
-        names += [keys.organization_key(organization) for organization in self._organizations]
+        names += [home.key for home in homes]
         names += self.holds
         heading = _HEADING.pack(len(shards), len(self._organizations), len(self.holds), self._extra)
         placing += self._plan_organizations

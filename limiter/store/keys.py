@@ -22,6 +22,7 @@ cannot hold a colon, slash or brace (see limiter.domain.scopes), so that no id c
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 from zlib import crc32
 
 from limiter.domain.reservations import ReservationName
@@ -38,26 +39,35 @@ DOCUMENT_FIELD = b"document"
 KEY_FIELD_PREFIX = b"key:"
 
 
-@lru_cache(maxsize=65536)
 def shard_of(organization: str) -> int:
     """The shard of an organization; fixed for the life of a store."""
-    return crc32(organization.encode()) % SHARDS
+    return home(organization).shard
+
+
+class Home(NamedTuple):
+    """Where all of an organization is: its shard, its hash, and how the keys of its holds begin."""
+
+    shard: int
+    key: str
+    hold_prefix: str
 
 
 @lru_cache(maxsize=65536)
+def home(organization: str) -> Home:
+    """Where an organization is."""
+    shard = crc32(organization.encode()) % SHARDS
+    tag = f"{PREFIX}{{{shard}}}:"
+    return Home(shard, f"{tag}org:{organization}", f"{tag}hold:{organization}:")
+
+
 def organization_key(organization: str) -> str:
     """The hash of an organization."""
-    return f"{PREFIX}{{{shard_of(organization)}}}:org:{organization}"
-
-
-@lru_cache(maxsize=65536)
-def _hold_prefix(organization: str) -> str:
-    return f"{PREFIX}{{{shard_of(organization)}}}:hold:{organization}:"
+    return home(organization).key
 
 
 def hold_key(name: ReservationName) -> str:
     """The record of a hold."""
-    return _hold_prefix(name.organization) + name.id
+    return home(name.organization).hold_prefix + name.id
 
 
 @lru_cache(maxsize=SHARDS)
