@@ -194,7 +194,7 @@ def _denied(plan: CallPlan, request: Request, asked: HoldCall, reply: HoldReply)
     refusing = [raw for raw in reply.statuses if raw.why == Why.REFUSES]
     return Denied(
         reason=reason,
-        message=refusal_message(reason, violations),
+        message=refusal_message(reason, violations, model=plan.model),
         violations=violations,
         limits=_statuses(plan.plan, asked, reply, Why.INFORMS),
         warnings=_statuses(plan.plan, asked, reply, Why.SHADOWS),

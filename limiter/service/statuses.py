@@ -51,10 +51,10 @@ def retry_after_ms(plan: Plan, raws: list[RawStatus], *, now_ms: int, tokens: in
     return wait_ms
 
 
-def refusal_message(reason: DenialReason, violations: tuple[LimitStatus, ...]) -> str:
+def refusal_message(reason: DenialReason, violations: tuple[LimitStatus, ...], *, model: str = "") -> str:
     """One sentence for people: what refused, and what to do."""
     if not violations:
-        return _PLAIN[reason]
+        return _PLAIN[reason].format(model=model or "(none)")
     return f"{_HEADINGS[reason]}: " + "; ".join(_violation(status) for status in violations)
 
 
@@ -100,6 +100,7 @@ _PLAIN = {
     DenialReason.KEY_UNKNOWN: "the API key is not known; mint one with `limiter keys create`",
     DenialReason.KEY_DISABLED: "the API key is disabled, or its team or organization is",
     DenialReason.KEY_EXPIRED: "the API key has expired; rotate it with `limiter keys rotate`",
-    DenialReason.MODEL_NOT_ALLOWED: "the policy does not allow this model for this key",
-    DenialReason.MODEL_UNPRICED: "the model has no price; price it in the price file or name it free in the policy",
+    DenialReason.MODEL_NOT_ALLOWED: "the policy does not allow the model {model} for this key",
+    DenialReason.MODEL_UNPRICED: "the model {model} has no price; price it in the price file or name it free"
+    " in the policy",
 }
