@@ -3,14 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PROTO := proto/limiter/v1/limiter.proto
+CONTRACT := proto/limiter/v1/limiter.proto
+ENVOY := $(wildcard proto/limiter/envoy/v3/*.proto)
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint types unit demo proto bench constraints clean
+.PHONY: help install run test lint types unit demo demo-envoy proto bench constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(READY) ## install Limiter and its development tools into .venv
 
@@ -39,8 +40,12 @@ unit: $(READY)
 demo: $(READY) ## replay real traffic against ceilings that it must hit, start to finish
 	@$(BIN)/python -m limiter.cli.demo
 
-proto: $(READY) ## generate limiter/v1 from the contract
-	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+demo-envoy: $(READY) ## the OpenAI and Anthropic SDKs through a real Envoy, a provider's bill beside Limiter's books
+	@$(BIN)/python -m deploy.demo.envoy_demo
+
+proto: $(READY) ## generate limiter/v1 and limiter/envoy/v3
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. $(CONTRACT)
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. $(ENVOY)
 
 bench: $(READY) ## measure; writes a table and JSON
 	@$(BIN)/python -m bench.run

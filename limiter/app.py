@@ -14,10 +14,16 @@ from typing import Any, TypeVar
 import structlog
 
 from limiter.domain.errors import LimiterError, Unavailable
+from limiter.envoy import services as envoy_services
+from limiter.envoy.credentials import Credentials
+from limiter.envoy.hooks import Hooks
+from limiter.envoy.options import EnvoyOptions
+from limiter.envoy.settling import Settling
 from limiter.observability.metrics import Metrics
 from limiter.peppers import load_pepper
 from limiter.pricing.book import PriceBook
 from limiter.rpc.admin_servicer import AdminServicer
+from limiter.rpc.context import on_unwritten, remaining_s
 from limiter.rpc.engines import Engine
 from limiter.rpc.guard import Guard
 from limiter.rpc.listeners import Listener
@@ -47,9 +53,12 @@ _log = structlog.get_logger(__name__)
 class Sidecar:
     """One process that serves: a store connection, the service, and its listeners."""
 
-    def __init__(self, store: RedisStore, service: Service) -> None:
+    def __init__(self, store: RedisStore, service: Service, options: EnvoyOptions) -> None:
         self.store = store
         self.service = service
+        self._options = options
+        self._credentials = Credentials(options.upstream_credentials)
+        self._settling = Settling(service)
         self.server: Server | None = None
         self.trouble: dict[str, str] = {}
         self._watch: Sequence[asyncio.Task[None]] = ()
@@ -73,6 +82,17 @@ class Sidecar:
         if "limiter" in listener.services:
             servicer = LimiterServicer(self.service, trusted=listener.trusted)
             limiter_pb2_grpc.add_LimiterServicer_to_server(servicer, guard)
+        if "envoy" in listener.services:
+            methods = envoy_services.handlers(
+                self.service,
+                options=self._options,
+                credentials=self._credentials,
+                hooks=Hooks(on_unwritten, remaining_s),
+                trusted=listener.trusted,
+                settling=self._settling,
+            )
+            for name, handlers in methods.items():
+                guard.add_registered_method_handlers(name, handlers)
         if "admin" in listener.services and self.server is not None:
             admin = AdminServicer(self.service, self.server.draining)
             limiter_pb2_grpc.add_AdminServicer_to_server(admin, guard)
@@ -108,6 +128,7 @@ class Sidecar:
         await end(self._watch)
         if self.server is not None:
             await self.server.drain(grace_s)
+        await self._settling.drain()
         with contextlib.suppress(LimiterError):
             await self.service.stop()
 
@@ -115,6 +136,7 @@ class Sidecar:
 @asynccontextmanager
 async def sidecar(settings: Settings, url: str, pepper: Pepper, metrics: Metrics) -> AsyncIterator[Sidecar]:
     """Connect to the store, refusing one that cannot keep the truth, and build the service on it."""
+    options = EnvoyOptions() if settings.envoy is None else EnvoyOptions.read(settings.envoy)
     client = await connect(url)
     abandoned: list[Service] = []
 
@@ -147,7 +169,7 @@ async def sidecar(settings: Settings, url: str, pepper: Pepper, metrics: Metrics
         service = Service(store, pepper=pepper, prices=prices, metrics=metrics)
         abandoned.append(service)
         _log.info("store.connected", product=server.product, version=server.version, nodes=server.nodes)
-        yield Sidecar(store, service)
+        yield Sidecar(store, service, options)
     finally:
         await store.close()
 

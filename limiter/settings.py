@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     Valkey in the data directory."""
     listen: Words = ("127.0.0.1:50051",)
     """Where callers are served, besides the data directory's socket: ADDRESS[,OPTION…]; ADDRESS is HOST:PORT,
-    [IPV6]:PORT or unix:/PATH; OPTION is trusted, tls, services=limiter+admin, token-file=PATH, tls-cert=PATH,
+    [IPV6]:PORT or unix:/PATH; OPTION is trusted, tls, services=limiter+envoy+admin, token-file=PATH, tls-cert=PATH,
     tls-key=PATH, tls-client-ca=PATH or mode=0660."""
     admin_listen: Words = ()
     """Where operators are served, besides the data directory's socket; written like listen. Over TCP it needs
@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """HOST:PORT of /metrics, /healthz and /readyz; empty: not served."""
     policy: OptionalPath = None
     """A policy file that is applied at the start."""
+    envoy: OptionalPath = None
+    """A file that says how requests from Envoy are handled: the providers' keys, headers, bodies that are cut."""
     prices: OptionalPath = None
     """A file with prices of your own, over those that Limiter brings."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1

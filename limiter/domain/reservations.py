@@ -35,6 +35,14 @@ class OnExpiry(IntEnum):
     RELEASE = 2
 
 
+class OnAbort(IntEnum):
+    """What a call costs that was broken off before the provider told its usage; never more than the hold."""
+
+    USAGE_SEEN = 1  # what the provider had counted so far, and at least the input
+    ESTIMATE = 2  # the larger of that and an estimate from what had passed
+    FULL_HOLD = 3
+
+
 class RowFlag(IntFlag):
     """What a ledger row wants known of it. The numbers are those of the scripts."""
 

@@ -95,9 +95,13 @@ class Metrics:
         self.store_restarts = self._counter("store_restarts", "Times that the embedded store had died.")
         self.settled = self._counters("settled", "Ended holds, by what the settlement rests on.", "basis")
         self.expired = self._counters("expired", "Holds that nobody settled in time.", "on_expiry")
+        self.broken_off = self._counters("broken_off", "Ended holds without a final usage, by policy.", "on_abort")
         self.overage_nanousd = self._counter("overage_nanousd", "Charged above the holds, in nano-USD.")
         self.late = self._counter("late", "Settlements after expiry.")
         self.unclaimed = self._counter("unclaimed", "Grants released because the caller was gone.")
+        self.envoy_settlements = self._counters(
+            "envoy_settlements", "Calls through Envoy that have ended, by way and result.", "way", "result"
+        )
         self.stale_plans = self._counters("stale_plans", "Calls sent again with a newer plan, by what was old.", "what")
         self.clock_behind = self._counter("clock_behind", "Reserves stopped because the store's clock fell back.")
         self.holds_open = self._gauge("holds_open", "Open holds in the store, when last counted.")

@@ -90,6 +90,8 @@ def _facts(policy: OrganizationPolicy) -> Iterator[tuple[Place, str]]:
         yield from (((*place, "settings", name), text) for name, text in _settings(part.settings))
         if part.models is not None:
             yield (*place, "models"), ", ".join(part.models)
+        if isinstance(part, (Key, KeyDefaults)) and part.allowed_tags is not None:
+            yield (*place, "allowed_tags"), ", ".join(part.allowed_tags) or "none"
         if part.limits == () and isinstance(part, (Key, KeyDefaults)):
             yield (*place, "limits"), "none"  # differs from saying nothing, which falls back to the defaults
         yield from (((*place, "limits", limit.id), describe(limit)) for limit in part.limits or ())

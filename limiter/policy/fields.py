@@ -16,7 +16,7 @@ from limiter.domain.calls import COUNT_MAX, MODEL_MAX, TAG_NAME_MAX, TAG_VALUE_M
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import CONCURRENCY_MAX, RATE_MAX, RATE_PERIODS, SPEND_WINDOWS
 from limiter.domain.money import CALL_MAX_NANOUSD, NANOUSD_PER_USD, SUM_MAX_NANOUSD, format_usd, parse_usd
-from limiter.domain.reservations import OnExpiry
+from limiter.domain.reservations import OnAbort, OnExpiry
 from limiter.domain.scopes import ID_PATTERN, ID_RULE
 from limiter.policy import zones
 from limiter.policy.mistakes import mistaken, refuse
@@ -162,6 +162,12 @@ def _tag_name(value: str) -> str:
     return value
 
 
+def _tag_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) > PATTERNS_MAX:
+        raise mistaken(f"has {len(value)} names; the most is {PATTERNS_MAX}")
+    return value
+
+
 def _tag_value(value: object) -> str:
     text = _text(value, "write a tag's value as text")
     if not 1 <= len(text) <= TAG_VALUE_MAX or not text.isprintable():
@@ -235,6 +241,12 @@ Expiry = Annotated[
     PlainSerializer(lambda choice: choice.name.lower()),
     _schema("string", enum=[choice.name.lower() for choice in OnExpiry]),
 ]
+Abort = Annotated[
+    OnAbort,
+    PlainValidator(_choice({choice.name.lower(): choice for choice in OnAbort})),
+    PlainSerializer(lambda choice: choice.name.lower()),
+    _schema("string", enum=[choice.name.lower() for choice in OnAbort]),
+]
 Shadow = Annotated[bool, PlainValidator(_choice(_MODES)), _schema("string", enum=list(_MODES))]
 #: Unchecked: what it may say depends on the kind of limit.
 Per = Annotated[str, PlainValidator(lambda value: value), _schema("string", enum=list(_PERIODS))]
@@ -249,6 +261,7 @@ LimitId = Annotated[str, PlainValidator(_limit_id), _ID_SCHEMA]
 Timezone = Annotated[str, PlainValidator(_timezone), _schema("string")]
 Model = Annotated[str, PlainValidator(_model), _schema("string", minLength=1, maxLength=MODEL_MAX)]
 TagName = Annotated[str, AfterValidator(_tag_name)]
+TagNames = Annotated[tuple[TagName, ...], AfterValidator(_tag_names)]
 TagValue = Annotated[str, PlainValidator(_tag_value), _schema("string", minLength=1, maxLength=TAG_VALUE_MAX)]
 _Pattern = Annotated[str, PlainValidator(_pattern), _schema("string", minLength=1, maxLength=MODEL_MAX)]
 Patterns = Annotated[tuple[_Pattern, ...], AfterValidator(_patterns)]

@@ -10,7 +10,7 @@ from typing import Final
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import Limit
 from limiter.domain.money import CALL_MAX_NANOUSD
-from limiter.domain.reservations import OnExpiry
+from limiter.domain.reservations import OnAbort, OnExpiry
 from limiter.domain.scopes import Scope
 from limiter.policy.document import OrganizationPolicy
 from limiter.policy.parts import Key, SettingsPart, Team
@@ -28,6 +28,7 @@ class Settings:
     """How a key's calls are handled, every level considered. Patterns in `free` know * and ?."""
 
     on_expiry: OnExpiry = OnExpiry.CHARGE
+    on_abort: OnAbort = OnAbort.ESTIMATE
     default_max_output_tokens: int = 4096
     free: tuple[str, ...] = ()
     max_cost_per_call_nanousd: int = CALL_MAX_NANOUSD
@@ -41,7 +42,8 @@ class KeyPolicy:
 
     `declared`: the policy names the key. `enabled`: organization, team and key are all enabled. `scopes`:
     organization, team and key in this order, each with its limits. `models`: the allow-lists of the levels
-    that have one; all of them must allow a model. `tags` go with every call.
+    that have one; all of them must allow a model. `tags` go with every call; `allowed_tags` are the names of those
+    that a caller may add (None: any).
     """
 
     declared: bool
@@ -52,6 +54,7 @@ class KeyPolicy:
     models: tuple[tuple[str, ...], ...]
     aliases: Mapping[str, str]
     tags: Mapping[str, str]
+    allowed_tags: tuple[str, ...] | None
 
     def model_for(self, asked: str) -> str:
         """Return the model that `asked` stands for: aliases are applied once, before anything else."""
@@ -70,7 +73,7 @@ def resolve(organization: OrganizationPolicy, *, key: Scope, own_limits: tuple[L
     """Return the rules for `key`, whether the policy names it or it was minted.
 
     The limits declared for the key hold; else `own_limits`, with which it was minted (None: it has none of its
-    own); else its team's key_defaults. For everything else of a key (models, settings)
+    own); else its team's key_defaults. For everything else of a key (models, settings, allowed_tags)
     the declaration goes before key_defaults, field by field. A key of a team that the policy does not name
     is under the organization's limits, its own and no others. Raises InvalidArgument if `key` is no key
     of this organization.
@@ -93,6 +96,7 @@ def resolve(organization: OrganizationPolicy, *, key: Scope, own_limits: tuple[L
         models=tuple(patterns for patterns in lists if patterns is not None),
         aliases=rules.aliases,
         tags=own.tags,
+        allowed_tags=own.allowed_tags if own.allowed_tags is not None else defaults.allowed_tags,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, WrapS
 
 from limiter.domain.calls import TAGS_MAX
 from limiter.policy.fields import (
+    Abort,
     CallCost,
     Expiry,
     Id,
@@ -23,6 +24,7 @@ from limiter.policy.fields import (
     SomePatterns,
     Switch,
     TagName,
+    TagNames,
     TagValue,
     Timezone,
     Ttl,
@@ -51,6 +53,8 @@ class SettingsPart(Part):
 
     on_expiry: Expiry | None = None
     """What a hold costs that nobody settled in time: charge (all of it, the default) or release."""
+    on_abort: Abort | None = None
+    """What a broken-off call costs, up to its hold: usage_seen, estimate (by what passed; the default) or full_hold."""
     default_max_output_tokens: OutputTokens | None = None
     """The output to hold for when a call does not say how much it may produce; 4096 by default."""
     free: Patterns | None = None
@@ -76,6 +80,8 @@ class KeyDefaults(Part):
     """For keys without limits of their own."""
     models: SomePatterns | None = None
     """For keys that do not list their models."""
+    allowed_tags: TagNames | None = None
+    """For keys that do not say which tags their calls may carry."""
 
 
 class Key(Part):
@@ -90,7 +96,9 @@ class Key(Part):
     tags: Annotated[Mapping[TagName, TagValue], AfterValidator(_at_most_tags), *_FROZEN] = Field(
         default={}, validate_default=True
     )
-    """Tags that every call of this key has in the books."""
+    """Tags that every call of this key has in the books, whatever the caller says."""
+    allowed_tags: TagNames | None = None
+    """Names of the tags that callers may give; a call with another one is refused. Left out: any; []: none."""
 
 
 class Team(Part):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
@@ -17,19 +16,16 @@ from genai_prices.types import UsageExtractor
 from limiter.domain.calls import COUNT_MAX, MODEL_MAX, Outcome, ProviderResponse, Usage
 from limiter.domain.errors import InvalidArgument
 from limiter.pricing.bodies import read_json, refusal
+from limiter.pricing.streams import StreamReader, is_stream, take_event
 from limiter.pricing.units import FIELDS
 
 _BODY: Final = "provider_response.body"
 
+#: Where an answer tells what was used.
+_USAGES: Final = ("usage", "usageMetadata", "meta")
+
 #: Longest provider_request_id that is kept.
 _ID_MAX: Final = 256
-
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-
-#: Events that end a stream of OpenAI responses; they carry the whole answer.
-_ENDINGS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
-
-_USAGE: Final = re.compile(rb'"usage"\s*:\s*\{|"message_stop"')
 
 #: Terms that change the price, by field of a request or answer.
 _TERMS: Final = {"service_tier": frozenset({"priority", "flex", "fast"}), "speed": frozenset({"fast"})}
@@ -66,29 +62,73 @@ def read_response(*, provider: str, response: ProviderResponse) -> ResponseReadi
         raise InvalidArgument("provider_response.status", response.status, "give the final status, 200 to 599")
     if response.status >= 300:
         return ResponseReading("", Usage(), "", Outcome.FAILED)
-    if response.content_type.partition(";")[0].strip().lower() == "text/event-stream":
-        answer, ended = _read_stream(response.body)
-    else:
-        answer, ended = read_json(response.body, field=_BODY, strict=False), True
+    body = response.body
+    if is_stream(response.content_type):
+        stream = StreamReader(response.content_type)
+        stream.feed(body)
+        stream.finish()
+        if not stream.events:
+            raise refusal(body, "send the stream of events as the provider sent it", field=_BODY)
+        return read_stream(stream, provider=provider)
+    answer = read_json(body, field=_BODY, strict=False)
+    if isinstance(answer, list):
+        answer = _gathered(answer) or None
     if not isinstance(answer, dict):
-        raise refusal(response.body, "send the provider's JSON object or stream of events", field=_BODY)
+        raise refusal(body, "send the provider's JSON object or stream of events", field=_BODY)
+    return _reading(provider, answer, body, Outcome.COMPLETED)
+
+
+def read_stream(stream: StreamReader, *, provider: str) -> ResponseReading:
+    """Read what a stream has told so far; counts that are not final are no usage, and the outcome is ABORTED then.
+
+    Raises InvalidArgument naming `provider_response.body` for a usage that cannot be read.
+    """
+    if stream.ended:
+        return _reading(provider, stream.answer, b"", Outcome.COMPLETED)
+    told = {name: value for name, value in stream.answer.items() if name not in _USAGES}
+    return _reading(provider, told, b"", Outcome.ABORTED)
+
+
+def usage_so_far(stream: StreamReader, *, provider: str) -> Usage | None:
+    """Read the counts that a stream has told so far, final or not; None where it told none that can be read."""
+    try:
+        return _usage(provider, stream.answer, b"")
+    except InvalidArgument:
+        return None
+
+
+def _reading(provider: str, answer: Mapping[str, Any], body: bytes, outcome: Outcome) -> ResponseReading:
     reported = answer.get("usage")
     return ResponseReading(
         model=_text(answer.get("model", answer.get("modelVersion")), MODEL_MAX),
-        usage=_usage(provider, answer, response.body),
+        usage=_usage(provider, answer, body),
         provider_request_id=_text(answer.get("id", answer.get("responseId")), _ID_MAX),
-        outcome=Outcome.COMPLETED if ended else Outcome.ABORTED,
+        outcome=outcome,
         context=terms(reported if isinstance(reported, dict) else {}) | terms(answer),
     )
 
 
+def _gathered(events: list[Any]) -> dict[str, Any]:
+    """What a stream of Gemini amounts to that was asked for as one JSON list."""
+    answer: dict[str, Any] = {}
+    for event in events:
+        if isinstance(event, dict):
+            take_event(answer, event)
+    return answer
+
+
 def _usage(provider: str, answer: Mapping[str, Any], body: bytes) -> Usage | None:
     """Extract the usage by the rules of genai-prices for `provider`; None if the answer has none."""
+    billed = answer.get("meta")
     reported = answer.get("usage") or answer.get("usageMetadata")
+    if not reported and isinstance(billed, dict):
+        reported = billed.get("billed_units")
     if not reported:
         return None
     if not isinstance(reported, dict):
         raise refusal(body, "its usage is no object", field=_BODY)
+    if all(isinstance(value, str) for value in reported.values()):
+        return None  # Gemini, of a prompt that it blocked: traffic type and no count
     failures: list[str] = []
     known = provider if len(provider) <= MODEL_MAX else ""
     for extractor in _extractors(known, _shape(answer, reported)):
@@ -104,10 +144,14 @@ def _usage(provider: str, answer: Mapping[str, Any], body: bytes) -> Usage | Non
 def _shape(answer: Mapping[str, Any], reported: Mapping[str, Any]) -> str:
     """Tell the interface by the answer: hosts of one provider may offer several."""
     if "prompt_tokens" in reported:
-        return "chat"
+        return "chat" if "completion_tokens" in reported or "data" not in answer else "embeddings"
     if answer.get("type") == "message" or "cache_read_input_tokens" in reported:
         return "anthropic"
-    return "responses" if "input_tokens" in reported else ""
+    if "input_tokens" in reported:
+        return "billed" if reported is not answer.get("usage") else "responses"
+    if "inputTokens" in reported:
+        return "converse"
+    return "gemini" if reported is answer.get("usageMetadata") else ""
 
 
 @lru_cache(1024)
@@ -117,6 +161,10 @@ def _extractors(provider: str, shape: str) -> Sequence[UsageExtractor]:
         "chat": (("chat", "default"), "openai", "chat"),
         "responses": (("responses", "default"), "openai", "responses"),
         "anthropic": (("anthropic",), "anthropic", "default"),
+        "embeddings": (("embeddings",), "openai", "embeddings"),
+        "billed": (("embeddings",), "cohere", "embeddings"),
+        "converse": ((), "aws", "default"),
+        "gemini": ((), "google", "default"),
     }.get(shape, (("default",), "", ""))
     wanted = [(provider, flavor) for flavor in flavors] + [(inventor, invented)]
     found = [(find_provider_by_id(quoted_providers, name), flavor) for name, flavor in wanted if name]
@@ -146,61 +194,3 @@ def _counts(extracted: ExtractedUsage, body: bytes) -> Usage:
 def _text(value: object, longest: int) -> str:
     """A name for the books; what could not be stored there is left out."""
     return value if isinstance(value, str) and len(value) <= longest and value.isprintable() else ""
-
-
-def _read_stream(body: bytes) -> tuple[dict[str, Any], bool]:
-    """Return the answer that a stream amounts to (id, model, usage), and whether it came to its end."""
-    answer: dict[str, Any] = {}
-    events = [data for data in _events(body) if data]
-    ended = False
-    for position, data in enumerate(events):
-        if data == b"[DONE]":
-            ended = True
-        # The first event names the model and some tell usage; the rest is text, and is not parsed.
-        elif position == 0 or _USAGE.search(data):
-            try:
-                event = read_json(data, field=_BODY, strict=False)
-            except InvalidArgument:
-                if position == 0 or position < len(events) - 1:
-                    raise
-                break  # cut off in the middle of an event
-            if isinstance(event, dict):
-                ended = _take_event(answer, event) or ended
-    if not events:
-        raise refusal(body, "send the stream of events as the provider sent it", field=_BODY)
-    if not ended:
-        answer.pop("usage", None)  # counts so far are no usage
-    return answer, ended
-
-
-def _take_event(answer: dict[str, Any], event: Mapping[str, Any]) -> bool:
-    """Add what `event` tells to `answer`; return whether its usage is final, or it ends the stream."""
-    kind = event.get("type")
-    told_usage = False
-    for inner in (event.get("message"), event.get("response"), event):
-        if not isinstance(inner, dict):
-            continue
-        answer |= {name: inner[name] for name in ("id", "model", "service_tier") if isinstance(inner.get(name), str)}
-        if isinstance(inner.get("usage"), dict):
-            told_usage = True
-            # Anthropic's counts are cumulative, and later events tell only some of them.
-            told = {name: value for name, value in inner["usage"].items() if value is not None}
-            answer["usage"] = answer.get("usage", {}) | told
-    if kind == "message_start":
-        answer["type"] = "message"
-    # OpenAI's last chunk has usage and no choices; others may count along in every chunk.
-    final = told_usage and (kind == "message_delta" or event.get("choices") == [])
-    return final or kind == "message_stop" or (isinstance(kind, str) and kind in _ENDINGS)
-
-
-def _events(body: bytes) -> Iterator[bytes]:
-    """Yield the data of each event; an event ends with an empty line."""
-    data: list[bytes] = []
-    for line in _LINE_END.split(body):
-        if line.startswith(b"data:"):
-            data.append(line[5:].strip())
-        elif not line and data:
-            yield b"\n".join(data)
-            data = []
-    if data:
-        yield b"\n".join(data)

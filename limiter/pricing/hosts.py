@@ -14,7 +14,9 @@ from limiter.domain.errors import InvalidArgument
 _AZURE_HOST: Final = re.compile(
     r"[a-z0-9][a-z0-9-]*\.(openai\.azure\.com|cognitiveservices\.azure\.com|services\.ai\.azure\.com)", re.ASCII
 )
-_AZURE_DEPLOYMENT: Final = re.compile(r"/openai/deployments/([A-Za-z0-9._-]{1,128})/chat/completions", re.ASCII)
+_AZURE_DEPLOYMENT: Final = re.compile(
+    r"/openai/deployments/([A-Za-z0-9._-]{1,128})/(chat/completions|embeddings)", re.ASCII
+)
 
 
 class Dialect(Enum):
@@ -23,6 +25,7 @@ class Dialect(Enum):
     OPENAI_CHAT = "openai chat completions"
     OPENAI_RESPONSES = "openai responses"
     ANTHROPIC_MESSAGES = "anthropic messages"
+    OPENAI_EMBEDDINGS = "openai embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,15 @@ class Endpoint:
     model: str = ""
 
 
-_CHAT, _RESPONSES, _MESSAGES = Dialect
+_CHAT, _RESPONSES, _MESSAGES, _EMBEDDINGS = Dialect
 
 #: Exact hosts and paths: a host that only begins or ends like a provider's is somebody else's.
 #: The providers are those of genai-prices.
 ENDPOINTS: Final[dict[str, tuple[str, dict[str, Dialect]]]] = {
-    "api.openai.com": ("openai", {"/v1/chat/completions": _CHAT, "/v1/responses": _RESPONSES}),
+    "api.openai.com": (
+        "openai",
+        {"/v1/chat/completions": _CHAT, "/v1/responses": _RESPONSES, "/v1/embeddings": _EMBEDDINGS},
+    ),
     "api.anthropic.com": ("anthropic", {"/v1/messages": _MESSAGES}),
     "api.cerebras.ai": ("cerebras", {"/v1/chat/completions": _CHAT}),
     "api.deepseek.com": (
@@ -48,7 +54,7 @@ ENDPOINTS: Final[dict[str, tuple[str, dict[str, Dialect]]]] = {
     ),
     "api.fireworks.ai": ("fireworks", {"/inference/v1/chat/completions": _CHAT}),
     "api.groq.com": ("groq", {"/openai/v1/chat/completions": _CHAT}),
-    "api.mistral.ai": ("mistral", {"/v1/chat/completions": _CHAT}),
+    "api.mistral.ai": ("mistral", {"/v1/chat/completions": _CHAT, "/v1/embeddings": _EMBEDDINGS}),
     "api.moonshot.ai": ("moonshotai", {"/v1/chat/completions": _CHAT}),
     "api.perplexity.ai": ("perplexity", {"/chat/completions": _CHAT}),
     "api.together.xyz": ("together", {"/v1/chat/completions": _CHAT}),
@@ -58,7 +64,11 @@ ENDPOINTS: Final[dict[str, tuple[str, dict[str, Dialect]]]] = {
     "openrouter.ai": ("openrouter", {"/api/v1/chat/completions": _CHAT, "/api/v1/responses": _RESPONSES}),
 }
 
-_AZURE_PATHS: Final = {"/openai/v1/chat/completions": _CHAT, "/openai/v1/responses": _RESPONSES}
+_AZURE_PATHS: Final = {
+    "/openai/v1/chat/completions": _CHAT,
+    "/openai/v1/responses": _RESPONSES,
+    "/openai/v1/embeddings": _EMBEDDINGS,
+}
 
 
 def endpoint(host: str, path: str) -> Endpoint:
@@ -73,7 +83,7 @@ def endpoint(host: str, path: str) -> Endpoint:
 def _find(name: str, plain: str) -> Endpoint:
     if _AZURE_HOST.fullmatch(name):
         if deployment := _AZURE_DEPLOYMENT.fullmatch(plain):
-            return Endpoint("azure", Dialect.OPENAI_CHAT, deployment[1])
+            return Endpoint("azure", _EMBEDDINGS if deployment[2] == "embeddings" else _CHAT, deployment[1])
         provider, paths = "azure", _AZURE_PATHS
     elif name in ENDPOINTS:
         provider, paths = ENDPOINTS[name]

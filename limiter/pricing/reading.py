@@ -24,6 +24,19 @@ CHOICES_MAX: Final = 128
 
 _BODY: Final = "provider_request.body"
 
+#: The field of a request that bounds its output.
+_OUTPUT_FIELDS: Final = {
+    Dialect.OPENAI_CHAT: "max_completion_tokens",
+    Dialect.OPENAI_RESPONSES: "max_output_tokens",
+    Dialect.ANTHROPIC_MESSAGES: "max_tokens",
+}
+
+#: Providers whose chat completions know max_completion_tokens; the others know only max_tokens.
+_NEWER_CHAT: Final = frozenset({"openai", "azure", "cerebras", "google", "groq", "x-ai"})
+
+#: Providers whose chat streams tell their usage unasked, and which do not know stream_options.
+_TELL_USAGE: Final = frozenset({"mistral", "perplexity"})
+
 
 @dataclass(frozen=True, slots=True)
 class CallReading:
@@ -33,6 +46,8 @@ class CallReading:
     searches, files by reference), and only the model's context window bounds it. `max_output_tokens` is per choice,
     None where the request sets no limit; the call may produce `choices` times that. `units` and `context` are to
     be passed on to the price: dearer kinds of input, and terms such as {"service_tier": "priority"}.
+    `output_field` is the field of the body by which the call could bound its output ("": there is none).
+    `usage_unasked`: a stream that tells its usage only if stream_options.include_usage asks for it, which it does not.
     """
 
     provider: str
@@ -45,6 +60,8 @@ class CallReading:
     bounded: bool = True
     units: dict[str, int] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
+    output_field: str = ""
+    usage_unasked: bool = False
 
 
 def read_request(request: ProviderRequest) -> CallReading:
@@ -61,10 +78,11 @@ def read_request(request: ProviderRequest) -> CallReading:
         raise InvalidArgument(f"{_BODY}.models", body["models"], "name one model: a fallback may cost more")
     size = measure(request.body, body, model=model, dialect=where.dialect)
     max_output_tokens, choices = _READERS[where.dialect](body)
+    stream = _flag(body, "stream")
     return CallReading(
         provider=where.provider,
         model=model,
-        stream=_flag(body, "stream"),
+        stream=stream,
         input_tokens=size.input_tokens,
         max_output_tokens=max_output_tokens,
         choices=choices,
@@ -72,7 +90,21 @@ def read_request(request: ProviderRequest) -> CallReading:
         bounded=size.bounded,
         units=size.units,
         context=terms(body),
+        output_field=_output_field(where.dialect, where.provider),
+        usage_unasked=stream and _usage_unasked(where.dialect, where.provider, body.get("stream_options")),
     )
+
+
+def _output_field(dialect: Dialect, provider: str) -> str:
+    if dialect is Dialect.OPENAI_CHAT and provider not in _NEWER_CHAT:
+        return "max_tokens"
+    return _OUTPUT_FIELDS.get(dialect, "")
+
+
+def _usage_unasked(dialect: Dialect, provider: str, options: object) -> bool:
+    if dialect is not Dialect.OPENAI_CHAT or provider in _TELL_USAGE:
+        return False
+    return options is None or (isinstance(options, dict) and options.get("include_usage") is not True)
 
 
 def _openai_chat(body: Mapping[str, Any]) -> tuple[int | None, int]:
@@ -90,10 +122,16 @@ def _anthropic_messages(body: Mapping[str, Any]) -> tuple[int | None, int]:
     return _count(body, "max_tokens", COUNT_MAX), 1
 
 
+def _openai_embeddings(body: Mapping[str, Any]) -> tuple[int | None, int]:
+    del body
+    return 0, 1  # vectors are no output that anybody counts
+
+
 _READERS: Final[Mapping[Dialect, Callable[[Mapping[str, Any]], tuple[int | None, int]]]] = {
     Dialect.OPENAI_CHAT: _openai_chat,
     Dialect.OPENAI_RESPONSES: _openai_responses,
     Dialect.ANTHROPIC_MESSAGES: _anthropic_messages,
+    Dialect.OPENAI_EMBEDDINGS: _openai_embeddings,
 }
 
 

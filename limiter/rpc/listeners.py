@@ -12,7 +12,10 @@ from typing import Final
 from limiter.domain.errors import InvalidArgument
 
 #: What a listener can offer. The names mean something to whoever registers the servicers.
-SERVICES: Final = ("limiter", "admin")
+SERVICES: Final = ("limiter", "envoy", "admin")
+
+#: What a listener offers that does not say.
+USUAL_SERVICES: Final = frozenset({"limiter", "envoy"})
 
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 4096
@@ -22,7 +25,7 @@ UNIX_PATH_BYTES_MAX: Final = 103
 
 SYNTAX: Final = (
     "write ADDRESS[,OPTION…]; ADDRESS is HOST:PORT, [IPV6]:PORT or unix:/PATH; OPTION is trusted, tls, "
-    "services=limiter+admin, token-file=PATH, tls-cert=PATH, tls-key=PATH, tls-client-ca=PATH or mode=0660"
+    "services=limiter+envoy+admin, token-file=PATH, tls-cert=PATH, tls-key=PATH, tls-client-ca=PATH or mode=0660"
 )
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -56,7 +59,7 @@ class Listener:
     """
 
     address: str
-    services: frozenset[str] = frozenset({"limiter"})
+    services: frozenset[str] = USUAL_SERVICES
     trusted: bool = False
     tls: TlsFiles | None = None
     token: str | None = field(default=None, repr=False)
@@ -128,7 +131,7 @@ def parse_listener(text: str, *, tls: TlsFiles | None = None, token: str | None 
         token = None
     return Listener(
         address=address,
-        services=frozenset({"limiter"}) if services is None else frozenset(services.split("+")),
+        services=USUAL_SERVICES if services is None else frozenset(services.split("+")),
         trusted="trusted" in given,
         tls=_tls(text, given, tls),
         token=token,

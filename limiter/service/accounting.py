@@ -31,31 +31,38 @@ class Accounting:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._reckoner = Reckoner(desk)
+        self.reckoner = Reckoner(desk)
 
     async def settle(self, call: SettleCall) -> Settled:
         """Replace a hold by what was used; charged once, whatever happened meanwhile."""
         known = self._desk.granted.get(call.name)
-        reckoning = await self._reckoner.of_settle(call)
+        reckoning = await self.reckoner.of_settle(call)
         if call.provider_request_id:
             reckoning.provider_request_id = call.provider_request_id
+        settled = await self.book(call.name, reckoning, reserved_ms=known[1] if known is not None else 0)
+        return await self.settle(call) if settled is None else settled
+
+    async def book(self, name: ReservationName, reckoning: Reckoning, *, reserved_ms: int) -> Settled | None:
+        """End or correct the hold of that name which was taken at `reserved_ms` (0: whichever has the name).
+
+        None: the hold that has the name now is another one. What is remembered of it is forgotten: ask the store.
+        """
         reply = await self._desk.store.settle(
             EndCall(
-                name=call.name,
+                name=name,
                 basis=reckoning.basis,
                 cost=reckoning.cost,
                 tokens=reckoning.tokens,
                 flag=_OUTCOME_FLAGS[reckoning.outcome],
                 retention_ms=RETENTION_SETTLED_MS,
                 ending=reckoning.ending(),
-                reserved_ms=known[1] if known is not None else 0,
+                reserved_ms=reserved_ms,
             )
         )
         if reply.other:
-            # What is remembered here is an earlier hold of that name, which nobody received: ask the store.
-            self._desk.granted.forget(call.name)
-            return await self.settle(call)
-        return self._settled(call.name, reply, reckoning)
+            self._desk.granted.forget(name)
+            return None
+        return self._settled(name, reply, reckoning)
 
     async def release(self, name: ReservationName, *, reason: str = "", flag: RowFlag | None = None) -> Settled:
         """End a hold with nothing spent."""
@@ -89,7 +96,7 @@ class Accounting:
             if plan.plan.denial == DenialReason.KEY_UNKNOWN:
                 await self._confirm_unknown(question, plan)
                 continue
-            reckoning = self._reckoner.of_charge(call, plan, key.organization)
+            reckoning = self.reckoner.of_charge(call, plan, key.organization)
             reply = await desk.store.charge(
                 ChargeCall(
                     plan=plan.plan,

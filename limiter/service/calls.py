@@ -8,6 +8,7 @@ from typing import NamedTuple
 from limiter.domain.calls import Estimate, Outcome, ProviderRequest, ProviderResponse, Usage
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
 from limiter.domain.scopes import Scope
+from limiter.pricing.reading import CallReading, ResponseReading
 
 Tags = tuple[tuple[str, str], ...]
 
@@ -24,7 +25,10 @@ class Principal(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class ReserveCall:
-    """One Reserve. `size` as an int is a cost in nano-USD; None: a consumed call without a model.
+    """One Reserve.
+
+    `size` as an int is a cost in nano-USD; None: a consumed call without a model. A ProviderRequest that was read
+    before comes as its CallReading.
 
     `ttl_ms` None: the policy's. `fingerprint` is 16 bytes over the request as sent. `deadline` is by the
     event loop's clock.
@@ -34,7 +38,7 @@ class ReserveCall:
     request_id: str
     model: str
     provider: str
-    size: Estimate | ProviderRequest | int | None
+    size: Estimate | ProviderRequest | CallReading | int | None
     tags: Tags
     ttl_ms: int | None
     dry_run: bool
@@ -46,14 +50,32 @@ class ReserveCall:
 
 @dataclass(slots=True, eq=False)
 class SettleCall:
-    """One Settle. `actual` as an int is a cost in nano-USD."""
+    """One Settle. `actual` as an int is a cost in nano-USD. An answer that was read before comes as its reading."""
 
     name: ReservationName
-    actual: Usage | ProviderResponse | int
+    actual: Usage | ProviderResponse | ResponseReading | int
     outcome: Outcome
     estimated: bool
     model: str
     provider_request_id: str
+
+
+@dataclass(slots=True, eq=False)
+class BrokenOff:
+    """The end of a call of which the provider's final count is not known.
+
+    `reached_provider` False: nothing can have been spent. `usage_seen`: what the provider had counted so far.
+    `output_bytes`: about how much text of the answer had passed. `outcome` COMPLETED: the answer went out whole, but
+    did not say what was used.
+    """
+
+    name: ReservationName
+    reached_provider: bool = True
+    usage_seen: Usage | None = None
+    output_bytes: int = 0
+    model: str = ""
+    provider_request_id: str = ""
+    outcome: Outcome = Outcome.ABORTED
 
 
 @dataclass(slots=True, eq=False)

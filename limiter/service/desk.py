@@ -99,10 +99,24 @@ def _valid_until(known: KnownKey, digests: tuple[str, ...]) -> int | None:
     return None
 
 
+def _check_allowed(tags: Tags, plan: CallPlan) -> None:
+    """Refuse a tag that the key's callers may not give; one that the policy fixes is overruled anyway."""
+    allowed = plan.allowed_tags or ()
+    for name, _ in tags:
+        if name not in allowed and name not in plan.tags:
+            remedy = f"this key's calls may carry the tags {', '.join(sorted(allowed)) or '(none)'} (allowed_tags)"
+            raise InvalidArgument("tags", name, remedy)
+
+
 def ledger_call(plan: CallPlan, request_id: str, tags: Tags) -> bytes:
-    """The call as the ledger keeps it (JSON). Tags fixed by the policy win over what the caller says."""
+    """The call as the ledger keeps it (JSON). Tags fixed by the policy win over what the caller says.
+
+    Raises InvalidArgument for a tag that the policy does not allow, and for too many of them.
+    """
     text = f'{plan.ledger_head}, "request_id": {json_string(request_id)}'
     if tags or plan.tags:
+        if plan.allowed_tags is not None:
+            _check_allowed(tags, plan)
         if plan.tags:
             tags = tuple(tag for tag in tags if tag[0] not in plan.tags) + tuple(plan.tags.items())
         if len(tags) > TAGS_MAX:

@@ -39,7 +39,8 @@ class CallPlan:
     """Everything about a key and model that does not depend on the single call.
 
     `model` is the asked model after aliases. `price` is None where the model is free, unpriced or the
-    cost is the caller's. `ledger_head` begins the JSON of the call in the ledger.
+    cost is the caller's. `context`: the terms that it asks for. `allowed_tags`: names that callers may use (None: any).
+    `ledger_head` begins the JSON of the call in the ledger.
     """
 
     plan: Plan
@@ -48,7 +49,9 @@ class CallPlan:
     provider: str
     price: ModelPrice | None
     free: bool
+    context: Mapping[str, str]
     tags: Mapping[str, str]
+    allowed_tags: frozenset[str] | None
     key_expires_ms: int
     ledger_head: str
 
@@ -139,7 +142,9 @@ class Plans:
             provider=price.provider if price is not None else question.provider,
             price=price,
             free=free,
+            context=dict(question.context),
             tags=policy.tags,
+            allowed_tags=None if policy.allowed_tags is None else frozenset(policy.allowed_tags),
             key_expires_ms=record.expires_ms if record is not None else 0,
             ledger_head=_ledger_head(question, model, price, free=free),
         )

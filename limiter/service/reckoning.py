@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from limiter.domain.calls import Outcome, ProviderResponse, Usage
 from limiter.domain.errors import InvalidArgument, NotFound
 from limiter.domain.money import CALL_MAX_NANOUSD, format_usd
 from limiter.domain.reservations import Basis, ReservationName
-from limiter.pricing.answers import read_response
+from limiter.pricing.answers import ResponseReading, read_response
 from limiter.pricing.model_price import ModelPrice
 from limiter.service.calls import BookCall, SettleCall
 from limiter.service.desk import Desk
 from limiter.service.plans import CallPlan
+from limiter.store.port import HoldRecord
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
@@ -29,6 +31,7 @@ class Subject:
     free: bool
     reserved_ms: int
     held: int | None
+    context: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -84,16 +87,19 @@ class Reckoner:
         if isinstance(call.actual, int):
             basis = Basis.ESTIMATED if call.estimated else Basis.USAGE
             return Reckoning(checked_cost(call.actual), -1, basis, call.outcome, model=call.model)
-        subject = await self._subject(call.name)
+        subject = await self.subject(call.name)
         outcome, usage, model, request_id, context = call.outcome, None, call.model, "", {}
-        if isinstance(call.actual, ProviderResponse):
-            reading = read_response(provider=subject.provider, response=call.actual)
+        if isinstance(call.actual, (ProviderResponse, ResponseReading)):
+            reading = call.actual
+            if isinstance(reading, ProviderResponse):
+                reading = read_response(provider=subject.provider, response=reading)
             usage, context, request_id = reading.usage, reading.context, reading.provider_request_id
             model = call.model or reading.model
             if reading.outcome is not Outcome.COMPLETED:
                 outcome = reading.outcome
         elif isinstance(call.actual, Usage):
-            usage = call.actual
+            # Who counts need not know the terms: those that were asked for hold for the model as served, too.
+            usage, context = call.actual, dict(subject.context)
         if usage is None:
             held = subject.held if subject.held is not None else await self._held(call.name)
             warning = "the answer does not say what was used: the hold is charged in full, as an estimate"
@@ -135,7 +141,8 @@ class Reckoner:
             return subject.price, (f"model {served} has no price: priced as {subject.model}, which was reserved",)
         return subject.price, ()
 
-    async def _subject(self, name: ReservationName) -> Subject:
+    async def subject(self, name: ReservationName) -> Subject:
+        """What was reserved; from memory if it was granted here."""
         known = self._desk.granted.get(name)
         if known is not None:
             plan, reserved_ms = known
@@ -143,6 +150,10 @@ class Reckoner:
         record = await self._desk.store.hold(name)
         if record is None:
             raise not_found(name)
+        return self.subject_of_record(record)
+
+    def subject_of_record(self, record: HoldRecord) -> Subject:
+        """What was reserved, as the store keeps it."""
         call = json.loads(record.call)
         model, provider = call.get("alias_of") or call["model"], call.get("provider", "")
         price = None
@@ -151,13 +162,14 @@ class Reckoner:
                 provider=provider, model=model, at_ms=record.reserved_ms, context=call.get("context")
             )
         return Subject(
-            organization=name.organization,
+            organization=record.name.organization,
             model=model,
             provider=provider,
             price=price,
             free=call.get("free", False),
             reserved_ms=record.reserved_ms,
             held=record.held,
+            context=call.get("context", {}),
         )
 
     async def _held(self, name: ReservationName) -> int:
@@ -199,7 +211,7 @@ class Reckoner:
 
 
 def _subject_of_plan(plan: CallPlan, organization: str, reserved_ms: int) -> Subject:
-    return Subject(organization, plan.model, plan.provider, plan.price, plan.free, reserved_ms, None)
+    return Subject(organization, plan.model, plan.provider, plan.price, plan.free, reserved_ms, None, plan.context)
 
 
 def checked_cost(cost: int) -> int:

@@ -10,9 +10,10 @@ from limiter.domain.reservations import ReservationName
 from limiter.domain.verdicts import LimitStatus, Verdict
 from limiter.observability.metrics import Metrics
 from limiter.pricing.book import PriceBook
+from limiter.service.aborting import Aborting
 from limiter.service.accounting import Accounting
 from limiter.service.administration import Administration
-from limiter.service.calls import BookCall, Principal, ReserveCall, SettleCall, Settled
+from limiter.service.calls import BookCall, BrokenOff, Principal, ReserveCall, SettleCall, Settled
 from limiter.service.desk import Desk
 from limiter.service.keyring import Keyring
 from limiter.service.reserving import Reserving
@@ -31,6 +32,7 @@ class Service:
         self.give_backs = GiveBack(self._desk)
         self._reserving = Reserving(self._desk, sweep=self._sweeper.sweep_shard)
         self._accounting = Accounting(self._desk)
+        self._aborting = Aborting(self._desk, self._accounting)
         self.administration = Administration(self._desk, self._accounting)
         self.keyring = Keyring(self._desk)
         self._upkeep: Sequence[asyncio.Task[None]] = ()
@@ -42,6 +44,10 @@ class Service:
     async def settle(self, call: SettleCall) -> Settled:
         """Replace a hold by what was used."""
         return await self._accounting.settle(call)
+
+    async def settle_broken_off(self, call: BrokenOff) -> Settled:
+        """End a hold by the policy's on_abort; usage that comes later corrects it."""
+        return await self._aborting.settle(call)
 
     async def release(self, name: ReservationName, *, reason: str = "") -> Settled:
         """End a hold with nothing spent."""
@@ -62,6 +68,10 @@ class Service:
     def give_back(self, name: ReservationName) -> None:
         """Release a grant that its caller did not receive."""
         self.give_backs.give_back(name)
+
+    async def now_ms(self) -> int:
+        """About what the store's clock says; the store is asked only if it never answered."""
+        return await self._desk.clock.now_ms(self._desk.store)
 
     async def sweep(self) -> int:
         """End every hold that is due; answers how many."""

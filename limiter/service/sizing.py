@@ -33,10 +33,10 @@ class Hold(NamedTuple):
     max_output_tokens: int | None
 
 
-def read_size(size: Estimate | ProviderRequest | int | None) -> tuple[Request, CallReading | None]:
+def read_size(size: Estimate | ProviderRequest | CallReading | int | None) -> tuple[Request, CallReading | None]:
     """Read the size of a call; the reading also names the model that a provider's request asks for."""
-    if isinstance(size, ProviderRequest):
-        reading = read_request(size)
+    if isinstance(size, (ProviderRequest, CallReading)):
+        reading = size if isinstance(size, CallReading) else read_request(size)
         request = Request(
             reading.input_tokens, reading.max_output_tokens, reading.choices, reading.units, bounded=reading.bounded
         )

@@ -135,7 +135,7 @@ def test_an_admin_listener_needs_proof_and_serves_admin_alone(directory: Path) -
 
     (caller, admin) = Settings.load({"token_file": "token", "admin_listen": ["127.0.0.1:2"]}).listeners()
 
-    assert (set(caller.services), set(admin.services)) == ({"limiter"}, {"admin"})
+    assert (set(caller.services), set(admin.services)) == ({"limiter", "envoy"}, {"admin"})
     assert caller.token == admin.token == "t" * 16
 
 

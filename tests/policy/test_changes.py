@@ -14,15 +14,15 @@ BEFORE = acme(
     """{timezone: UTC, models: ["gpt-*"], aliases: {old: gpt-4o}, settings: {ttl: 5m, free: [x]},
     limits: [{id: monthly, spend: 100, per: month}, {id: rpm, requests: 60, per: minute}],
     teams: {
-      search: {keys: {bot: {limits: [{id: daily, spend: 1, per: day}], tags: {a: b}}, web: {}}},
+      search: {keys: {bot: {limits: [{id: daily, spend: 1, per: day}], tags: {a: b}, allowed_tags: [x, y]}, web: {}}},
       sales: {}}}"""
 )
 AFTER = acme(
     """{timezone: Asia/Tokyo, aliases: {new: gpt-4o}, settings: {ttl: 5m, free: [], max_cost_per_call: 0.000000001},
     limits: [{id: rpm, requests: 60, per: minute, burst: 10}, {id: monthly, spend: 100.00, per: month}],
     teams: {
-      search: {enabled: false, key_defaults: {limits: [{id: d, spend: 1, per: day}]},
-        keys: {bot: {limits: [{id: daily, spend: 1, per: week}], tags: {a: c}}, web: {limits: []}}},
+      search: {enabled: false, key_defaults: {limits: [{id: d, spend: 1, per: day}], allowed_tags: [z]},
+        keys: {bot: {limits: [{id: daily, spend: 1, per: week}], tags: {a: c}, allowed_tags: []}, web: {limits: []}}},
       ops: {}}}"""
 )
 
@@ -40,11 +40,13 @@ def test_every_difference_is_named_once() -> None:
         Change("models", "removed", "gpt-*", ""),
         Change("limits.rpm", "changed", "60 requests per minute, burst 60", "60 requests per minute, burst 10"),
         Change("teams.search", "changed", "enabled", "disabled"),
+        Change("teams.search.keys.bot.allowed_tags", "changed", "x, y", "none"),
         Change("teams.search.keys.bot.limits.daily", "changed", "1.00 USD per day", "1.00 USD per week"),
         Change("teams.search.keys.bot.tags.a", "changed", "b", "c"),
         Change("teams.sales", "removed", "enabled", ""),
         Change("aliases.new", "added", "", "gpt-4o"),
         Change("settings.max_cost_per_call", "added", "", "0.000000001 USD"),
+        Change("teams.search.key_defaults.allowed_tags", "added", "", "z"),
         Change("teams.search.key_defaults.limits.d", "added", "", "1.00 USD per day"),
         Change("teams.search.keys.web.limits", "added", "", "none"),
         Change("teams.ops", "added", "", "enabled"),

@@ -45,7 +45,51 @@ def test_a_chat_completion_is_read() -> None:
         input_tokens=bare(body),
         max_output_tokens=500,
         choices=3,
+        output_field="max_completion_tokens",
+        usage_unasked=True,
     )
+
+
+def test_embeddings_have_input_only() -> None:
+    body = {"model": "text-embedding-3-small", "input": ["Hello", "you"], "dimensions": 256}
+    for to in (
+        ("api.openai.com", "/v1/embeddings"),
+        ("acme.openai.azure.com", "/openai/deployments/text-embedding-3-small/embeddings?api-version=1"),
+    ):
+        reading = read(body, to)
+
+        assert (reading.model, reading.input_tokens) == ("text-embedding-3-small", bare(body))
+        assert (reading.max_output_tokens, reading.output_field) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "field"),
+    [
+        ("api.openai.com", "/v1/chat/completions", "max_completion_tokens"),
+        ("api.mistral.ai", "/v1/chat/completions", "max_tokens"),
+        ("api.openai.com", "/v1/responses", "max_output_tokens"),
+        ("api.anthropic.com", "/v1/messages", "max_tokens"),
+    ],
+)
+def test_the_field_that_bounds_the_output_is_that_of_the_provider(host: str, path: str, field: str) -> None:
+    assert read({"model": "m"}, (host, path)).output_field == field
+
+
+@pytest.mark.parametrize(
+    ("body", "unasked"),
+    [
+        ({"stream": True}, True),
+        ({"stream": True, "stream_options": None}, True),
+        ({"stream": True, "stream_options": {"include_obfuscation": False}}, True),
+        ({"stream": True, "stream_options": {"include_usage": True}}, False),
+        ({"stream": True, "stream_options": []}, False),
+        ({}, False),
+    ],
+)
+def test_a_chat_stream_tells_its_usage_only_if_asked(body: dict[str, Any], unasked: object) -> None:
+    assert read({"model": "gpt-4o", **body}).usage_unasked is unasked
+    assert not read({"model": "m", **body}, ANTHROPIC).usage_unasked
+    assert not read({"model": "m", **body}, ("api.mistral.ai", "/v1/chat/completions")).usage_unasked
 
 
 def test_messages_of_anthropic_are_read() -> None:

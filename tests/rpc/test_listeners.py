@@ -61,7 +61,7 @@ def test_a_listener_is_read_as_written(text: str, expected: Listener) -> None:
         ("127.0.0.1:1,trusted=yes", "'trusted=yes' is not valid"),
         ("127.0.0.1:1,services=", "'services=' is not valid"),
         ("127.0.0.1:1,trusted,trusted", "name trusted once"),
-        ("127.0.0.1:1,services=limiter+oracle", "choose from limiter, admin"),
+        ("127.0.0.1:1,services=limiter+oracle", "choose from limiter, envoy, admin"),
         ("127.0.0.1:1,services=admin", "admin over TCP needs token-file=PATH or tls-client-ca=PATH"),
         ("127.0.0.1:1,tls", "TLS needs a certificate and a key"),
         ("127.0.0.1:1,tls-cert=/a.pem", "TLS needs a certificate and a key"),

@@ -177,3 +177,14 @@ async def test_a_cost_too_large_for_one_call_is_refused(limiter: Limiter) -> Non
     with pytest.raises(InvalidArgument, match="cost_nanousd"):
         await limiter.settle(granted, Usage(0, 10**12))
     assert (await limiter.settle(granted, "9007199.254740991")).cost_nanousd == usd("9007199.254740991")
+
+
+async def test_the_terms_that_were_asked_for_hold_for_the_model_as_served(limiter: Limiter) -> None:
+    await limiter.apply("version: 1\norganizations: {acme: {teams: {search: {keys: {bot: {}}}}}}")
+    costs = []
+    for speed in ("fast", "standard"):
+        body = json.dumps({"model": "claude-opus-4-8", "messages": [], "max_tokens": 100, "speed": speed})
+        request = ProviderRequest("api.anthropic.com", "/v1/messages", body.encode())
+        hold = await limiter.grant(request=request, model="")
+        costs.append((await limiter.settle(hold, Usage(100, 100), model="claude-opus-4-8-20260101")).cost_nanousd)
+    assert costs[0] == 2 * costs[1]
