@@ -34,6 +34,7 @@ RATED = POLICY.replace("limits: []", "limits: [{id: rpm, requests: 2, per: minut
         b"[" * 100_000,
         gzip.compress(GOOD),
     ],
+    ids=range(14),
 )
 async def test_a_body_that_cannot_be_read_is_400_and_takes_nothing(front: Front, body: bytes) -> None:
     await front.start()
@@ -73,11 +74,12 @@ async def test_a_refused_request_says_which_field_is_wrong(front: Front) -> None
         (gzip.compress(GOOD) + gzip.compress(b"{}"), "gzip", 400),
         (gzip.compress(GOOD) + b"junk", "gzip", 400),
         (gzip.compress(b" " * (BODY_MAX_BYTES + 1)), "gzip", 413),
-        (gzip.compress(b" " * 300_000_000), "gzip", 413),
+        (gzip.compress(b" " * 30_000_000), "gzip", 413),
         (gzip.compress(GOOD), "gzip", 200),
         (zlib.compress(GOOD), "Deflate", 200),
         (GOOD, "identity", 200),
     ],
+    ids=range(11),
 )
 async def test_an_encoded_body_is_opened_within_bounds_or_refused(
     front: Front, body: bytes, encoding: str, status: int
