@@ -7,7 +7,7 @@ CONTRACT := proto/limiter/v1/limiter.proto
 ENVOY := $(wildcard proto/limiter/envoy/v3/*.proto)
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint types unit demo demo-envoy proto bench constraints clean
+.PHONY: help install run test lint types unit demo demo-envoy proto bench bench-envoy constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -49,6 +49,9 @@ proto: $(READY) ## generate limiter/v1 and limiter/envoy/v3
 
 bench: $(READY) ## measure; writes a table and JSON
 	@$(BIN)/python -m bench.run
+
+bench-envoy: $(READY) ## measure what Limiter adds to Envoy; writes tables and JSON
+	@$(BIN)/python -m bench.envoy
 
 constraints: ## refresh the exact versions in constraints.txt
 	rm -rf build/fresh && $(PYTHON) -m venv build/fresh

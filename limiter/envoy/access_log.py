@@ -54,9 +54,6 @@ _NOT_CONNECTED: Final = ("upstream_connection_failure", "no_healthy_upstream", "
 #: In response_code_details: the status is the provider's own.
 _FROM_UPSTREAM: Final = "via_upstream"
 
-#: What Envoy says of a call for which ext_authz did not answer in time.
-_NO_DECISION: Final = "ext_authz_error"
-
 _log = structlog.get_logger(__name__)
 
 
@@ -86,17 +83,18 @@ class AccessLog:
         return pb.StreamAccessLogsResponse()
 
     def _undelivered(self, entry: pb.HTTPAccessLogEntry) -> Ending | None:
-        """The end of a call that was granted, but not in the time that Envoy waits."""
-        if not entry.response.response_code_details.startswith(_NO_DECISION):
+        """The end of a call that was granted when Envoy, or its client, did not wait for it any more."""
+        common = entry.common_properties
+        if not _is_end(common) or read_grant(common.metadata) is not None or _reached(common):
             return None
         name = self._deliveries.undelivered(entry.request.request_id)
-        return None if name is None else Released(name, "Envoy did not wait for the decision")
+        return None if name is None else Released(name, "nobody waited for the decision")
 
 
 def ending_of(entry: pb.HTTPAccessLogEntry) -> Ending | None:
     """How a call ended; None for what is not the end of a call that was granted."""
     common = entry.common_properties
-    if common.access_log_type not in (pb.NotSet, pb.DownstreamEnd) or common.intermediate_log_entry:
+    if not _is_end(common):
         return None
     grant = read_grant(common.metadata)
     if grant is None:
@@ -119,6 +117,11 @@ def ending_of(entry: pb.HTTPAccessLogEntry) -> Ending | None:
         model="" if count is None else count.model,
         outcome=Outcome.ABORTED if broken else Outcome.COMPLETED,
     )
+
+
+def _is_end(common: pb.AccessLogCommon) -> bool:
+    """Whether the entry tells of the end of a call."""
+    return common.access_log_type in (pb.NotSet, pb.DownstreamEnd) and not common.intermediate_log_entry
 
 
 def _reached(common: pb.AccessLogCommon) -> bool:

@@ -1,0 +1,104 @@
+"""Every configuration of deploy/envoy/ is valid, runs, lets a call through, and stops one that has no money."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from deploy.demo.envoy import CONFIGURATIONS, Tree, configuration, mistakes, with_files
+from tests.gateway.conftest import Desk
+from tests.gateway.gateways import COST, ORDERS, RESERVATION, Certificates, Gateway, ended, http_filter, nanousd
+
+NAMES = sorted(path.name for path in CONFIGURATIONS.glob("*.yaml"))
+MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of Mexico?"}]
+
+ORDER = ["ext_authz", "ext_proc", "ai_protocol_manager", "router"]
+
+#: A file that a machine need not have, and that Envoy wants to see.
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def test_there_is_a_configuration_for_every_way() -> None:
+    assert NAMES == ["access-log.yaml", "default.yaml", "ext-proc.yaml", "mtls.yaml", "unix-socket.yaml"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_envoy_takes_the_configuration_as_it_is(
+    name: str, envoy_binary: Path, certificates: Certificates, tmp_path: Path
+) -> None:
+    files = dict(certificates.of_envoy)
+    if not Path(AUTHORITIES).exists():
+        files[AUTHORITIES] = certificates.file("ca.pem")
+    assert mistakes(envoy_binary, with_files(configuration(name), files), tmp_path / "envoy.json") == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_configurations_differ_only_where_they_say(name: str) -> None:
+    tree = configuration(name)
+    order = [one["name"].rpartition(".")[2] for one in manager(tree)["http_filters"]]
+    assert order == [one for one in ORDER if one in order]
+    assert common(tree) == common(configuration("default.yaml"))
+
+
+def manager(tree: Tree) -> Tree:
+    """The configuration of the HTTP connection manager."""
+    found: Tree = tree["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+def common(tree: Tree) -> list[Any]:
+    """What all configurations have alike: who may be called, how Limiter is asked, and what a path may look like."""
+    routes = manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
+    extension = "envoy.filters.http.ext_authz"
+    return [
+        [cluster for cluster in tree["static_resources"]["clusters"] if cluster["name"] != "limiter"],
+        http_filter(tree, "ext_authz"),
+        [(route["match"], route["route"], route["typed_per_filter_config"][extension]) for route in routes],
+        {name: value for name, value in manager(tree).items() if name.startswith(("normal", "merge", "path"))},
+    ]
+
+
+@pytest.fixture
+def gateway(name: str, request: pytest.FixtureRequest) -> Gateway:
+    """A running Envoy with the configuration `name`."""
+    if name == "mtls.yaml":
+        secure: Gateway = request.getfixturevalue("secure_gateway")
+        return secure
+    start: Callable[[str], Gateway] = request.getfixturevalue("at_sidecar")
+    return start(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_call_is_settled_and_one_without_money_is_refused(name: str, gateway: Gateway, desk: Desk) -> None:
+    caller = await desk.caller(gateway, "{limits: [{id: all, spend: 0.05, per: total}]}")
+    client = gateway.openai(caller.secret)
+    label = f"{name}-{os.urandom(4).hex()}"
+    answer = client.chat.completions.with_raw_response.create(
+        model="gpt-4o", messages=MESSAGES, max_tokens=8, extra_headers={ORDERS: f"call={label}"}
+    )
+    (billed,) = gateway.provider.calls(label)
+    hold = await ended(caller.connection, answer.headers[RESERVATION])
+    assert hold.cost_nanousd == billed["cost_nanousd"] > 0
+    if name == "access-log.yaml":
+        assert COST not in answer.headers
+    else:
+        assert nanousd(answer.headers[COST]) == billed["cost_nanousd"]
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=10_000)
+    assert refused.value.status_code == 402
+
+
+def test_the_demo_finds_that_books_and_bill_agree(envoy_binary: Path) -> None:
+    del envoy_binary
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.demo.envoy_demo"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "they agree to the nano-dollar" in done.stdout
