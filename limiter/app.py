@@ -82,12 +82,12 @@ class Sidecar:
         if "limiter" in listener.services:
             servicer = LimiterServicer(self.service, trusted=listener.trusted)
             limiter_pb2_grpc.add_LimiterServicer_to_server(servicer, guard)
-        if "envoy" in listener.services:
+        if "envoy" in listener.services and self.server is not None:
             methods = envoy_services.handlers(
                 self.service,
                 options=self._options,
                 credentials=self._credentials,
-                hooks=Hooks(on_unwritten, remaining_s),
+                hooks=Hooks(on_unwritten, remaining_s, self.server.draining),
                 trusted=listener.trusted,
                 settling=self._settling,
             )

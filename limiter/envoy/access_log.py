@@ -7,8 +7,9 @@ on_abort. What ext_proc has settled before stays as it is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -54,24 +55,29 @@ _NOT_CONNECTED: Final = ("upstream_connection_failure", "no_healthy_upstream", "
 #: In response_code_details: the status is the provider's own.
 _FROM_UPSTREAM: Final = "via_upstream"
 
+_Message = TypeVar("_Message")
+
 _log = structlog.get_logger(__name__)
 
 
 class AccessLog:
     """`envoy.service.accesslog.v3.AccessLogService`."""
 
-    def __init__(self, settling: Settling, deliveries: Deliveries | None = None) -> None:
+    def __init__(
+        self, settling: Settling, deliveries: Deliveries | None = None, *, draining: asyncio.Event | None = None
+    ) -> None:
         self._settling = settling
         self._deliveries = deliveries or Deliveries()
+        self._draining = draining or asyncio.Event()
 
     async def stream_access_logs(
         self,
         messages: AsyncIterator[pb.StreamAccessLogsMessage],
         context: Any,  # noqa: ANN401 - two engines
     ) -> pb.StreamAccessLogsResponse:
-        """Take the log for as long as Envoy sends; each entry on its own, whatever happens to the others."""
+        """Take the log until Envoy or this server stops; each entry on its own, whatever happens to the others."""
         del context
-        async for message in messages:
+        async for message in _until(self._draining, messages):
             for entry in message.http_logs.log_entry:
                 try:
                     ending = ending_of(entry) or self._undelivered(entry)
@@ -89,6 +95,24 @@ class AccessLog:
             return None
         name = self._deliveries.undelivered(entry.request.request_id)
         return None if name is None else Released(name, "nobody waited for the decision")
+
+
+async def _until(stop: asyncio.Event, messages: AsyncIterator[_Message]) -> AsyncIterator[_Message]:
+    """Pass messages on until there are no more, or until `stop`; Envoy then opens its stream elsewhere."""
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        while not stop.is_set():
+            coming = asyncio.ensure_future(anext(messages, None))
+            try:
+                await asyncio.wait((coming, stopped), return_when=asyncio.FIRST_COMPLETED)
+                message = coming.result() if coming.done() else None
+            finally:
+                coming.cancel()
+            if message is None:
+                return
+            yield message
+    finally:
+        stopped.cancel()
 
 
 def ending_of(entry: pb.HTTPAccessLogEntry) -> Ending | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from limiter.domain.reservations import ReservationName
+from limiter.service.memory import Memory
 
 #: Where Envoy tells its id of the client's request; its log has it in a field of its own. By default it is Envoy's and
 #: not the client's. Should a client choose it, it could at most have a hold released that is then settled by usage.
@@ -22,16 +23,12 @@ class Deliveries:
     """The grants of one listener, by Envoy's id of the request; the oldest are forgotten first."""
 
     def __init__(self, *, remembered_max: int = REMEMBERED_MAX) -> None:
-        self._grants: dict[str, ReservationName] = {}
-        self._remembered_max = remembered_max
+        self._grants: Memory[str, ReservationName] = Memory(remembered_max)
 
     def sent(self, request_id: str, name: ReservationName) -> None:
         """A grant is about to be written."""
-        if not request_id:
-            return
-        if len(self._grants) >= self._remembered_max:
-            del self._grants[next(iter(self._grants))]
-        self._grants[request_id] = name
+        if request_id:
+            self._grants.put(request_id, name)
 
     def undelivered(self, request_id: str) -> ReservationName | None:
         """The grant that Envoy did not wait for; None: there was none, or it is forgotten."""

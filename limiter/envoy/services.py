@@ -39,7 +39,7 @@ def handlers(
     settling = settling or Settling(service)
     processing = Processing(settling, options)
     deliveries = Deliveries()
-    access_log = AccessLog(settling, deliveries)
+    access_log = AccessLog(settling, deliveries, draining=hooks.draining)
     authorization = Authorization(
         service, options=options, credentials=credentials, hooks=hooks, trusted=trusted, deliveries=deliveries
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ class Front:
                 self.limiter.service,
                 options=parsed,
                 credentials=credentials,
-                hooks=Hooks(on_unwritten, remaining_s),
+                hooks=Hooks(on_unwritten, remaining_s, asyncio.Event()),
                 trusted=listener.trusted,
             )
             for name, methods in found.items():

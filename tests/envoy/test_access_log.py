@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -212,6 +213,24 @@ async def test_what_waits_at_the_end_is_left_to_expiry(limiter: Limiter, monkeyp
     await AccessLog(log.settling).stream_access_logs(_sent([message]), None)
     await log.settling.drain(seconds=0)
     assert (await limiter.store.open_holds("acme", after="", count=9))[0][0].name == name_of(hold)
+
+
+async def test_a_log_that_has_no_end_ends_when_the_server_does_and_what_it_told_is_booked(limiter: Limiter) -> None:
+    log = Log(limiter)
+    hold = await log.hold()
+    draining = asyncio.Event()
+
+    async def endless() -> AsyncIterator[pb.StreamAccessLogsMessage]:
+        message = pb.StreamAccessLogsMessage()
+        message.http_logs.log_entry.append(entry(hold, usage=COUNTED))
+        yield message
+        draining.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(30):
+        await AccessLog(log.settling, draining=draining).stream_access_logs(endless(), None)
+    await log.settling.drain(seconds=30)
+    assert (await limiter.record(hold)).state is State.SETTLED
 
 
 def test_counts_include_their_parts() -> None:

@@ -187,3 +187,11 @@ async def test_an_envoy_that_dies_leaves_no_hold_open(site: Site, desk: Desk) ->
     (billed,) = await asyncio.to_thread(site.gateway.provider.calls, label)
     assert billed["cost_nanousd"] <= hold.cost_nanousd <= hold.held_nanousd
     await ended_books(caller.connection, caller.organization)
+
+
+async def test_a_sidecar_that_stops_does_not_wait_for_envoys_log(site: Site, desk: Desk) -> None:
+    caller = await desk.caller(site.gateway, BOT)
+    assert await status_of_a_call(caller) == 200
+    await ended_books(caller.connection, caller.organization)
+    assert await asyncio.to_thread(site.gateway.sidecar.stop) == 0
+    assert [event["calls_cut_off"] for event in site.gateway.sidecar.events("server_stopped")] == [0]
