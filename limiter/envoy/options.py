@@ -134,7 +134,7 @@ class EnvoyOptions(Part):
     """The providers' own keys; where there is none, the caller's goes on to the provider."""
     partial_body: PartialBody | Literal["refuse"] = "refuse"
     other_requests: Literal["rate_limits", "refuse"] = "rate_limits"
-    """GET, HEAD and OPTIONS, and the free paths: counted by rate limits only (they need a key), or refused."""
+    """GET, HEAD, OPTIONS and DELETE, and the free paths: counted by rate limits only (they need a key), or refused."""
     free_paths: tuple[FreePath, ...] = Field(default=FREE_PATHS, max_length=256)
     """Paths besides which a POST that Limiter cannot price is refused."""
     request_changes: RequestChanges = RequestChanges()
