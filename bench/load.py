@@ -66,17 +66,23 @@ class Load:
     tail: bytes = b""
 
 
+def compiled(source: Path, directory: Path) -> Path:
+    """Compile a C program into `directory`; exits where there is no compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        sys.exit("the benchmark's load generator is a C program: install a compiler (cc)")
+    program = directory / source.stem
+    subprocess.run([compiler, "-O2", "-std=c11", "-o", program, source], check=True)
+    return program
+
+
 class Generator:
     """Compiles the program into `directory` and runs it on `core`."""
 
     def __init__(self, directory: Path, core: int) -> None:
         self._directory = directory
         self._core = core
-        self._program = directory / "load"
-        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-        if compiler is None:
-            sys.exit("the benchmark's load generator is a C program: install a compiler (cc)")
-        subprocess.run([compiler, "-O2", "-std=c11", "-o", self._program, _SOURCE], check=True)
+        self._program = compiled(_SOURCE, directory)
 
     def run(self, port: int, callers: Callers, load: Load, *, seconds: float) -> Run:
         """Call 127.0.0.1:`port` for `seconds`; every call that was begun is answered before it ends."""

@@ -14,10 +14,16 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 #: Fields of a line of /proc/stat that are work: user, nice, system, steal.
 _WORK = (0, 1, 2, 7)
 
+#: In the place of a core: wherever the system puts it.
+ANYWHERE = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Where the sidecar runs, and where the store and the load do; the same on a machine with one core."""
+    """Where the sidecar runs, and where the store and the load do; the same on a machine with one core.
+
+    Both may be ANYWHERE.
+    """
 
     sidecar: int
     rest: int
@@ -25,7 +31,7 @@ class Cores:
     @property
     def shared(self) -> bool:
         """Whether everything runs on one core, so that rates say little."""
-        return self.sidecar == self.rest
+        return self.sidecar == self.rest != ANYWHERE
 
 
 def cores() -> Cores:
@@ -39,6 +45,9 @@ def cores() -> Cores:
 @contextmanager
 def started_on(core: int) -> Iterator[None]:
     """Let processes that are started inside, with all their threads, run on `core` only."""
+    if core == ANYWHERE:
+        yield
+        return
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -49,6 +58,8 @@ def started_on(core: int) -> Iterator[None]:
 
 def pin(pid: int, core: int) -> None:
     """Move a running process with all its threads to `core`."""
+    if core == ANYWHERE:
+        return
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with suppress(ProcessLookupError):  # it has just ended
             os.sched_setaffinity(int(thread.name), {core})
@@ -60,11 +71,20 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def starved_s(pid: int) -> float:
+    """How long the threads of a process were ready to run without getting a core; of those that still run."""
+    waited_ns = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            waited_ns += int((thread / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
+
+
 def work_s(on: Cores) -> float:
     """CPU time that anybody got on these cores so far, or that the host took from them."""
     lines = Path("/proc/stat").read_text().splitlines()
     work = 0
-    for core in {on.sidecar, on.rest}:
+    for core in os.sched_getaffinity(0) if on.rest == ANYWHERE else {on.sidecar, on.rest}:
         fields = next(line for line in lines if line.startswith(f"cpu{core} ")).split()[1:]
         work += sum(int(fields[i]) for i in _WORK)
     return work / _TICKS_PER_S

@@ -34,11 +34,12 @@ def summarize(rounds: Sequence[Sequence[Measurement]]) -> Summary:
     summary: dict[str, dict[str, Spread | None]] = {}
     for name in dict.fromkeys(one.name for measured in rounds for one in measured):
         runs = [one for measured in rounds for one in measured if one.name == name]
-        summary[name] = {number: _spread(getattr(run, number) for run in runs) for number in _NUMBERS}
+        summary[name] = {number: spread_of(getattr(run, number) for run in runs) for number in _NUMBERS}
     return summary
 
 
-def _spread(values: Iterable[float | None]) -> Spread | None:
+def spread_of(values: Iterable[float | None]) -> Spread | None:
+    """The spread of values, without those that were not measured; None if none was."""
     found = [value for value in values if value is not None]
     return Spread(statistics.median(found), min(found), max(found)) if found else None
 
@@ -118,12 +119,17 @@ GOALS = (
 def as_json(summary: Summary) -> dict[str, object]:
     """The summary, ratios and goals, ready for JSON."""
     return {
-        "summary": {
-            name: {number: None if spread is None else asdict(spread) for number, spread in numbers.items()}
-            for name, numbers in summary.items()
-        },
+        "summary": plain(summary),
         "ratios": [asdict(ratio) for ratio in ratios(summary)],
         "goals": [{**asdict(goal), "met": goal.met(summary)} for goal in GOALS],
+    }
+
+
+def plain(summary: Summary) -> dict[str, dict[str, dict[str, float] | None]]:
+    """The summary, ready for JSON."""
+    return {
+        name: {number: None if spread is None else asdict(spread) for number, spread in numbers.items()}
+        for name, numbers in summary.items()
     }
 
 
@@ -147,10 +153,10 @@ def _figures(summary: Summary) -> Table:
     for name, numbers in summary.items():
         table.add_row(
             name,
-            _shown(numbers["per_s"], ",.0f"),
-            _shown(numbers["p50_ms"], ".2f"),
+            shown(numbers["per_s"], ",.0f"),
+            shown(numbers["p50_ms"], ".2f"),
             *(
-                _shown(numbers[number], form, spread=False)
+                shown(numbers[number], form, spread=False)
                 for number, form in (
                     ("p99_ms", ".2f"),
                     ("sidecar_s", ".3f"),
@@ -163,7 +169,8 @@ def _figures(summary: Summary) -> Table:
     return table
 
 
-def _shown(found: Spread | None, form: str, *, spread: bool = True) -> str:
+def shown(found: Spread | None, form: str, *, spread: bool = True) -> str:
+    """A median with the least and the most; "" if it was not measured."""
     if found is None:
         return ""
     if not spread or found.least == found.most:
@@ -199,8 +206,8 @@ def _goals(summary: Summary) -> Table:
         if met is None or measured is None:
             continue
         wanted = f"≥ {goal.at_least:,.0f}" if goal.at_least is not None else f"≤ {goal.at_most:g}"
-        shown = f"{measured:,.0f}" if measured >= 100 else f"{measured:.2f}"
-        table.add_row(goal.scenario, _LABELS[goal.number], wanted, shown, "met" if met else "missed")
+        text = f"{measured:,.0f}" if measured >= 100 else f"{measured:.2f}"
+        table.add_row(goal.scenario, _LABELS[goal.number], wanted, text, "met" if met else "missed")
     return table
 
 

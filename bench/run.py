@@ -29,9 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure as the arguments say."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with the servers that it started
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_COLUMNS)
+    console = console_for_people()
     on = cores()
     pace = _QUICK if options.quick else replace(_FULL, seconds=options.seconds)
     rounds: list[list[Measurement]] = []
@@ -52,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     show(console, summary)
     if on.shared:
         console.print("CAUTION: this machine has one core: sidecar, store and load shared it.")
-    file = _write(
+    file = write(
         options.json,
         {
             "started_at": started.isoformat(timespec="seconds"),
@@ -65,6 +63,12 @@ def main(arguments: list[str] | None = None) -> None:
         },
     )
     console.print(f"written: {file}", highlight=False, soft_wrap=True)
+
+
+def console_for_people() -> Console:
+    """Where tables go; wide enough for them if that is a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_COLUMNS)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(path: Path | None, figures: dict[str, object]) -> Path:
-    path = path or _RESULTS / "latest.json"
+def write(path: Path | None, figures: dict[str, object], *, name: str = "latest.json") -> Path:
+    """Write figures to a file, by default `name` among the results; answers which."""
+    path = path or _RESULTS / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return path

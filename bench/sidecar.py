@@ -50,6 +50,11 @@ class Sidecar:
         self.secrets: list[str] = []
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def store_socket(self) -> Path:
         """Where the embedded store listens."""
         note = self._directory / "store" / "socket-directory"
@@ -93,7 +98,7 @@ class Sidecar:
 
     def read(self) -> Reading:
         """What was used up to now."""
-        text = self._get("/metrics")[1]
+        text = self.metrics()
         counted: dict[str, dict[str, float]] = {}
         for kind, script, value in _BATCHES.findall(text):
             counted.setdefault(script, {})[kind] = float(value)
@@ -102,6 +107,10 @@ class Sidecar:
             cpu_s(self.store_pid),
             {script: (found["count"], found["sum"]) for script, found in counted.items()},
         )
+
+    def metrics(self) -> str:
+        """What it tells Prometheus."""
+        return self._get("/metrics")[1]
 
     def _admin_address(self) -> str:
         return (self._directory / "admin.address").read_text().strip()
@@ -128,15 +137,26 @@ class Sidecar:
 
 
 @contextmanager
-def sidecar(organizations: int, on: Cores) -> Iterator[Sidecar]:
-    """Start a sidecar for so many organizations on a new data directory; everything is gone afterwards."""
+def sidecar(organizations: int, on: Cores, *options: str) -> Iterator[Sidecar]:
+    """Start a sidecar for so many organizations on a new data directory; everything is gone afterwards.
+
+    `options` are further ones of `limiter serve`.
+    """
     with tempfile.TemporaryDirectory(prefix="limiter-bench-") as directory:
         policy = Path(directory) / "policy.yaml"
         policy.write_text(calls.policy_yaml(organizations))
         data = Path(directory) / "data"
         port, http_port = free_port(), free_port()
         command = [sys.executable, "-m", "limiter", "serve", "--data-dir", str(data), "--policy", str(policy)]
-        command += ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http_port}", "--log-level", "error"]
+        command += [
+            "--listen",
+            f"127.0.0.1:{port}",
+            "--http",
+            f"127.0.0.1:{http_port}",
+            "--log-level",
+            "error",
+            *options,
+        ]
         with started_on(on.sidecar):
             # Ctrl-C is for us: two signals would end it before its store.
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
