@@ -17,9 +17,7 @@ RESERVATION_HEADER: Final = "x-limiter-reservation"
 #: The names of dynamic metadata, in the namespace of ext_authz, by which the settlement knows what was granted.
 RESERVATION: Final = "reservation"
 PROVIDER: Final = "provider"
-MODEL: Final = "model"
 STREAM: Final = "stream"
-HELD_NANOUSD: Final = "held_nanousd"
 MAX_OUTPUT_TOKENS: Final = "max_output_tokens"
 MAX_OUTPUT_FIELD: Final = "max_output_field"
 INCLUDE_USAGE: Final = "include_usage"
@@ -57,7 +55,6 @@ def note_grant(response: ext_authz_pb2.CheckResponse, verdict: Granted, provider
     fields = response.dynamic_metadata.fields
     fields[RESERVATION].string_value = verdict.reservation
     fields[PROVIDER].string_value = provider
-    fields[HELD_NANOUSD].string_value = str(verdict.held_nanousd)
     if verdict.max_output_tokens is not None:
         fields[MAX_OUTPUT_TOKENS].number_value = verdict.max_output_tokens
 
@@ -65,12 +62,16 @@ def note_grant(response: ext_authz_pb2.CheckResponse, verdict: Granted, provider
 def note_body(response: ext_authz_pb2.CheckResponse, reading: CallReading, *, tags: bool, plain: bool) -> None:
     """Leave what the body asks for and what it lacks. `plain`: it is not encoded, so that it can be changed."""
     fields = response.dynamic_metadata.fields
-    fields[MODEL].string_value = reading.model
-    fields[STREAM].bool_value = reading.stream
-    if plain and reading.max_output_tokens is None and reading.output_field:
+    if reading.stream:
+        fields[STREAM].bool_value = True
+    if not plain:
+        return
+    if reading.max_output_tokens is None and reading.output_field:
         fields[MAX_OUTPUT_FIELD].string_value = reading.output_field
-    fields[INCLUDE_USAGE].bool_value = plain and reading.usage_unasked
-    fields[BODY_TAGS].bool_value = plain and tags
+    if reading.usage_unasked:
+        fields[INCLUDE_USAGE].bool_value = True
+    if tags:
+        fields[BODY_TAGS].bool_value = True
 
 
 def refused(refusal: Refusal, dialect: Dialect, *, tell: Iterable[tuple[str, str]] = ()) -> ext_authz_pb2.CheckResponse:

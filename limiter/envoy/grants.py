@@ -26,7 +26,6 @@ class Grant(NamedTuple):
 
     name: ReservationName
     provider: str
-    model: str = ""
     stream: bool = False
     max_output_field: str = ""
     max_output_tokens: int = 0
@@ -55,7 +54,6 @@ def read_grant(metadata: base_pb2.Metadata) -> Grant | None:
     return Grant(
         name=name,
         provider=_text(fields, answers.PROVIDER),
-        model=_text(fields, answers.MODEL),
         stream=_flag(fields, answers.STREAM),
         max_output_field=_text(fields, answers.MAX_OUTPUT_FIELD),
         max_output_tokens=int(tokens) if 0 < tokens <= COUNT_MAX else 0,

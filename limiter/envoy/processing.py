@@ -36,6 +36,10 @@ WAY: Final = "ext_proc"
 STREAMS_KEY: Final = "x-limiter-streams"
 READ: Final = "read"
 
+#: Dynamic metadata by which Envoy's access log can leave out what is in the books already.
+NAMESPACE: Final = "limiter"
+SETTLED: Final = "settled"
+
 #: How long an answer may wait for its cost: below Envoy's own default for a message, 200 ms.
 COST_WAIT_S: Final = 0.15
 
@@ -108,6 +112,7 @@ class Processing:
         response = pb.ProcessingResponse(response_body=pb.BodyResponse())
         mutation = response.response_body.response.header_mutation
         set_header(mutation, self._options.cost_header, format_usd(settled.cost_nanousd))
+        response.dynamic_metadata.fields[NAMESPACE].struct_value.fields[SETTLED].bool_value = True
         return response
 
     def _close(self, exchange: Exchange) -> None:

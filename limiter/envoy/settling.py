@@ -102,8 +102,20 @@ class Settling:
         task = self.later(ending, way=way)
         if task is None:
             return None
-        done, _ = await asyncio.wait((task,), timeout=seconds)
-        if not done:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def tell(_: object = None) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        task.add_done_callback(tell)
+        timer = loop.call_later(seconds, tell)
+        try:
+            await done
+        finally:
+            timer.cancel()
+        if not task.done():
             _log.warning("envoy.settlement_slow", reservation=str(ending.name))
             return None
         return None if task.cancelled() else task.result()

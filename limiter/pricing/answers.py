@@ -181,7 +181,7 @@ def _counts(extracted: ExtractedUsage, body: bytes) -> Usage:
     fields: dict[str, int] = {}
     units: dict[str, int] = {}
     for name, value in vars(extracted).items():
-        count = int(Decimal(str(value)).to_integral_value(ROUND_CEILING))
+        count = value if type(value) is int else int(Decimal(str(value)).to_integral_value(ROUND_CEILING))
         if count > COUNT_MAX:
             raise refusal(body, f"its usage is absurd: {name} {value}", field=_BODY)
         if name in FIELDS:

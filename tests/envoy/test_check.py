@@ -50,12 +50,7 @@ async def test_a_request_that_fits_goes_on_with_a_hold_that_metadata_and_header_
     assert answer.metadata == {
         "reservation": answer.reservation,
         "provider": "openai",
-        "model": "gpt-4o",
-        "stream": False,
-        "held_nanousd": str(record.held),
         "max_output_tokens": 100.0,
-        "include_usage": False,
-        "body_tags": False,
     }
 
 
@@ -286,8 +281,8 @@ async def test_a_route_names_the_provider_where_the_host_is_ours(front: Front) -
     [
         ({"stream": True}, None, True),
         ({"stream": True, "stream_options": {"include_usage": False}}, None, True),
-        ({"stream": True, "stream_options": {"include_usage": True}}, None, False),
-        ({"max_completion_tokens": None}, "max_completion_tokens", False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, None, None),
+        ({"max_completion_tokens": None}, "max_completion_tokens", None),
     ],
 )
 async def test_what_the_request_lacks_is_told_to_whoever_may_add_it(
@@ -296,7 +291,7 @@ async def test_what_the_request_lacks_is_told_to_whoever_may_add_it(
     await front.start()
     answer = await front.check({**CHAT, **body}, secret=await front.key())
 
-    assert (answer.metadata.get("max_output_field"), answer.metadata["include_usage"]) == (field, include)
+    assert (answer.metadata.get("max_output_field"), answer.metadata.get("include_usage")) == (field, include)
     assert answer.metadata["max_output_tokens"] == (4096 if field else 100)
 
 
@@ -306,8 +301,8 @@ async def test_a_compressed_body_is_read_but_not_to_be_changed(front: Front) -> 
 
     answer = await front.check(packed, secret=await front.key(), headers={"content-encoding": "gzip"})
 
-    assert (answer.kind, answer.metadata["stream"], answer.metadata["include_usage"]) == ("ok", True, False)
-    assert "max_output_field" not in answer.metadata
+    assert (answer.kind, answer.metadata["stream"]) == ("ok", True)
+    assert answer.metadata.keys().isdisjoint({"include_usage", "max_output_field"})
 
 
 async def test_raw_headers_are_read_as_well(front: Front) -> None:
