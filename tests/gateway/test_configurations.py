@@ -15,6 +15,7 @@ import pytest
 from deploy.demo.envoy import CONFIGURATIONS, Tree, configuration, mistakes, with_files
 from tests.gateway.conftest import Desk
 from tests.gateway.gateways import COST, ORDERS, RESERVATION, Certificates, Gateway, ended, http_filter, nanousd
+from tests.integration.connections import eventually
 
 NAMES = sorted(path.name for path in CONFIGURATIONS.glob("*.yaml"))
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of Mexico?"}]
@@ -102,3 +103,25 @@ def test_the_demo_finds_that_books_and_bill_agree(envoy_binary: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "they agree to the nano-dollar" in done.stdout
+
+
+async def test_what_ext_proc_has_settled_is_not_told_again(at_sidecar: Callable[[str], Gateway], desk: Desk) -> None:
+    gateway = at_sidecar("default.yaml")
+    caller = await desk.caller(gateway, "{limits: []}")
+
+    def told(result: str) -> float:
+        labels = f'result="{result}",way="access_log"'
+        return gateway.sidecar.metric("limiter_envoy_settlements_total", labels)
+
+    repeated, settled = told("repeated"), told("settled")
+    async with gateway.async_openai(caller.secret) as client:
+        await client.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=8)
+        # The log tells of this stream after whatever it tells of the call before.
+        stream = await client.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=8, stream=True)
+        assert [event async for event in stream]
+
+    async def is_told() -> bool:
+        return told("settled") > settled
+
+    await eventually(is_told, what="the settlement of the stream")
+    assert told("repeated") == repeated
