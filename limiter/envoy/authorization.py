@@ -23,11 +23,12 @@ from limiter.envoy.principals import SECRET_HEADERS, SECRET_PARAMETER, NoPrincip
 from limiter.envoy.rate_limit_headers import rate_limit_headers
 from limiter.envoy.refusals import Refusal
 from limiter.envoy.requests import HttpRequest, read_check
+from limiter.envoy.settling import Settling
 from limiter.envoy.tags import check_body_tags, parse_tags
 from limiter.envoy.v3 import ext_authz_pb2
 from limiter.pricing.hosts import Endpoint, endpoint
 from limiter.pricing.reading import CallReading, read_request
-from limiter.service.calls import ReserveCall
+from limiter.service.calls import Principal, ReserveCall
 from limiter.service.service import Service
 
 #: Requests that ask for nothing that costs; but a GET with an upgrade opens a socket, over which anything may go.
@@ -40,6 +41,13 @@ _RETRY_MS: Final = 1_000
 _FOR_THE_WAY: Final = 0.1
 _NO_FINGERPRINT: Final = bytes(16)
 _ENCODING: Final = "accept-encoding"
+_MODELS: Final = "/v1/models"
+
+#: Whose account is charged at the provider is not the client's to say.
+_ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project")
+
+#: By these some servers take one method for another.
+_OVERRIDES: Final = ("x-http-method-override", "x-http-method", "x-method-override")
 
 _log = structlog.get_logger(__name__)
 
@@ -71,10 +79,12 @@ class Authorization:
         credentials: Credentials,
         hooks: Hooks,
         trusted: bool,
-        deliveries: Deliveries | None = None,
+        settling: Settling,
+        deliveries: Deliveries,
     ) -> None:
         self._service = service
-        self._deliveries = deliveries or Deliveries()
+        self._settling = settling
+        self._deliveries = deliveries
         self._options = options
         self._credentials = credentials
         self._hooks = hooks
@@ -117,7 +127,7 @@ class Authorization:
         http: HttpRequest,
         context: Any,  # noqa: ANN401 - two engines
     ) -> ext_authz_pb2.CheckResponse:
-        asked = self._asked(request, http)
+        asked = await self._asked(request, http)
         call = asked.call
         remaining_s = self._hooks.remaining_s(context)
         call.deadline = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
@@ -129,7 +139,8 @@ class Authorization:
         if call.consume:
             return self._allowed(http, verdict, await self._rates(verdict.limits))
         name = ReservationName.parse(verdict.reservation)
-        self._hooks.on_unwritten(context, lambda: self._service.give_back(name))
+        self._settling.opened(name)
+        self._hooks.on_unwritten(context, lambda: self._give_back(name))
         try:
             response = self._allowed(http, verdict, await self._rates(verdict.limits))
             answers.note_grant(response, verdict, call.provider)
@@ -139,9 +150,13 @@ class Authorization:
             self._check_in_time(context, remaining_s)
             self._deliveries.sent(http.headers.get(REQUEST_ID, ""), name)
         except Exception:
-            self._service.give_back(name)  # an error is written in its place, so the hook would not see it
+            self._give_back(name)  # an error is written in its place, so the hook would not see it
             raise
         return response
+
+    def _give_back(self, name: ReservationName) -> None:
+        self._settling.closed(name)
+        self._service.give_back(name)
 
     def _check_in_time(self, context: Any, allowed_s: float | None) -> None:  # noqa: ANN401 - two engines
         """Raise Unavailable if Envoy may have given up: it counts from a moment before the call came here."""
@@ -151,8 +166,8 @@ class Authorization:
     async def _rates(self, statuses: Sequence[LimitStatus]) -> list[tuple[str, str]]:
         return rate_limit_headers(statuses, now_ms=await self._service.now_ms()) if statuses else []
 
-    def _asked(self, request: ext_authz_pb2.CheckRequest, http: HttpRequest) -> _Asked:
-        """What the request asks for."""
+    async def _asked(self, request: ext_authz_pb2.CheckRequest, http: HttpRequest) -> _Asked:
+        """What the request asks for. The body of a stranger is not looked at: to read a large one takes a while."""
         options = self._options
         metadata = request.attributes.metadata_context
         asks = principal(http, metadata, options.principal, trusted=self._trusted)
@@ -171,9 +186,11 @@ class Authorization:
             fingerprint=_NO_FINGERPRINT,
             deadline=None,
         )
+        if not await self._service.knows(asks):
+            call.consume = True
+            return _Asked(call)
+        self._check_credential(http, asks)
         if _costs_nothing(http, options):
-            if options.other_requests == "refuse":
-                raise _Refused(403, refusals.NOT_PRICED, f"{http.method} {http.path} is not offered here")
             call.consume = True
             return _Asked(call)
         where = _endpoint(http)
@@ -186,11 +203,34 @@ class Authorization:
             return _Asked(call)
         body = open_body(http.body, http.headers.get("content-encoding", ""))
         reading = read_request(ProviderRequest(http.host, http.path, body))
+        if reading.in_background:
+            message = "background: nobody would tell what the call has used; leave it out, or stream the answer"
+            raise _Refused(400, refusals.INVALID, message, field="background")
         body_tags = bool(reading.tags)
         if body_tags:
             reading = check_body_tags(reading, call.tags)
+        if is_encoded(http.headers.get("content-encoding", "")) and self._changes(reading, body_tags=body_tags):
+            message = (
+                "the request must be completed, and is compressed; send it plain, or with the most output it may get"
+            )
+            raise _Refused(415, refusals.INVALID, message)
         call.size, call.provider = reading, reading.provider
         return _Asked(call, reading, body_tags)
+
+    def _changes(self, reading: CallReading, *, body_tags: bool) -> bool:
+        """Whether ext_proc would write into the body."""
+        changes = self._options.request_changes
+        unbounded = reading.max_output_tokens is None and reading.output_field
+        return bool(
+            (changes.max_output_tokens and unbounded) or (changes.include_usage and reading.usage_unasked) or body_tags
+        )
+
+    def _check_credential(self, http: HttpRequest, asks: Principal) -> None:
+        """Never hand the caller's key, which is Limiter's, to the provider, unless the operator says it is both."""
+        if asks.key is None and not self._options.forward_client_keys and self._credentials.for_host(http.host) is None:
+            host = http.host
+            _log.error("check.no_credential", host=host)
+            raise Unavailable(f"there is no key for {host}: the operator must add it to upstream_credentials")
 
     def _allowed(
         self, http: HttpRequest, verdict: Granted, rates: list[tuple[str, str]]
@@ -201,7 +241,9 @@ class Authorization:
         # The settlement reads the answer, and Envoy's own reader of streams reads plain ones only.
         remove.append(_ENCODING)
         parameters: tuple[str, ...] = ()
+        remove += [name for name in _OVERRIDES if name in http.headers]
         if credential is not None:
+            remove += [name for name in _ACCOUNT_HEADERS if name in http.headers]
             remove += [name for name in SECRET_HEADERS if name != credential.header and name in http.headers]
             parameters = (SECRET_PARAMETER,) if http.query and asks_by_query(http) else ()
         tell = [*rates, (answers.RESERVATION_HEADER, verdict.reservation)]
@@ -209,9 +251,14 @@ class Authorization:
 
 
 def _costs_nothing(http: HttpRequest, options: EnvoyOptions) -> bool:
-    if http.method in _READING:
-        return "upgrade" not in http.headers
-    return http.path in options.free_paths
+    """Whether only rate limits count. Raises _Refused for a look into the provider's account that is not offered."""
+    if http.method not in _READING or "upgrade" in http.headers:
+        return http.path in options.free_paths
+    listing = http.method == "GET" and (http.path == _MODELS or http.path.startswith(f"{_MODELS}/"))
+    if options.other_requests == "refuse" or (options.other_requests == "models" and not listing):
+        message = f"{http.method} {http.path} is not offered here (other_requests)"
+        raise _Refused(403, refusals.NOT_OFFERED, message)
+    return True
 
 
 def _endpoint(http: HttpRequest) -> Endpoint:

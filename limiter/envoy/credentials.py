@@ -48,7 +48,9 @@ def _read(option: UpstreamCredential, index: int) -> Credential:
             secret = ""
     if not secret or len(secret) > _SECRET_MAX or not secret.isprintable() or not secret.isascii():
         place = f"upstream_credentials[{index}].{field}"
-        raise InvalidArgument(place, source, "it must hold the provider's key: printable ASCII, on one line")
+        kind = "environment variable" if option.env is not None else "file"
+        remedy = f"this {kind} must hold the provider's key (printable ASCII, on one line); or leave the entry out"
+        raise InvalidArgument(place, source, remedy)
     prefix = option.prefix
     if prefix is None:
         prefix = "Bearer " if option.header == "authorization" else ""

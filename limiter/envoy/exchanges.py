@@ -8,8 +8,10 @@ import structlog
 
 from limiter.domain.calls import BODY_MAX_BYTES, Outcome, ProviderResponse
 from limiter.domain.errors import InvalidArgument
+from limiter.envoy import refusals
 from limiter.envoy.grants import Grant, read_grant, read_token_count
 from limiter.envoy.options import EnvoyOptions
+from limiter.envoy.refusals import Dialect, Refusal
 from limiter.envoy.requests import header_text
 from limiter.envoy.rewriting import rewritten
 from limiter.envoy.settling import Ending, Released, of_reading, of_usage
@@ -35,6 +37,9 @@ _STREAM_BYTES_PER_TEXT: Final = 5
 _GATEWAY_TIMEOUT: Final = 504
 _FROM_UPSTREAM: Final = "x-envoy-upstream-service-time"
 
+#: The modes in which a request's body is to come, or will if it is asked for, in one piece.
+_WHOLE: Final = (pb.ProcessingMode.NONE, pb.ProcessingMode.BUFFERED)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -48,6 +53,7 @@ class Exchange:
         self._options = options
         self._reads_streams = reads_streams
         self._configured: pb.ProtocolConfiguration | None = None
+        self._body_comes_whole = False
         self.grant: Grant | None = None
         self._status = 0
         self._content_type = ""
@@ -58,6 +64,9 @@ class Exchange:
         self._buffered = False
         self._ended = False
         self._timed_out = False
+        self._is_envoys = False
+        self._length: int | None = None
+        self._refused = False
         self._trailing: Ending | None = None
 
     # ------------------------------------------------------------------ the request
@@ -74,6 +83,7 @@ class Exchange:
         response = pb.ProcessingResponse(request_headers=pb.HeadersResponse())
         if self._wants_body() and not headers.end_of_stream:
             configured = self._configured or pb.ProtocolConfiguration()
+            self._body_comes_whole = configured.request_body_mode in _WHOLE
             if configured.request_body_mode == pb.ProcessingMode.NONE:
                 # An override stands for the whole of the mode: what is not to change is said again.
                 response.mode_override.request_body_mode = pb.ProcessingMode.BUFFERED
@@ -82,28 +92,51 @@ class Exchange:
         return response
 
     def request_body(self, body: pb.HttpBody) -> pb.ProcessingResponse:
-        """Write what the hold asks for into a whole body."""
+        """Write what the hold asks for into a whole body; where trailers follow, it is not the end of the stream."""
         response = pb.ProcessingResponse(request_body=pb.BodyResponse())
-        if self.grant is not None and body.end_of_stream:
-            changes = self._options.request_changes
+        grant, changes = self.grant, self._options.request_changes
+        if grant is None:
+            return response
+        new = None
+        if body.end_of_stream or self._body_comes_whole:
             new = rewritten(
                 body.body,
-                self.grant,
+                grant,
                 include_usage=changes.include_usage,
                 max_output_tokens=changes.max_output_tokens,
             )
-            if new is not None:
-                response.request_body.response.body_mutation.body = new
-                # Envoy refuses a body whose length is not the one in the headers.
-                set_header(response.request_body.response.header_mutation, "content-length", str(len(new)))
+        if new is not None:
+            response.request_body.response.body_mutation.body = new
+            # Envoy refuses a body whose length is not the one in the headers.
+            set_header(response.request_body.response.header_mutation, "content-length", str(len(new)))
+        elif self._wants_bound() and body.end_of_stream:
+            return self._refuse("the request could not be bounded to what its hold pays for; name a maximum output")
+        return response
+
+    def _refuse(self, message: str) -> pb.ProcessingResponse:
+        """Answer in the provider's place: nothing may be spent that is not held."""
+        self._refused = True
+        response = pb.ProcessingResponse()
+        answer = response.immediate_response
+        answer.status.code = 400
+        answer.body = refusals.body(Refusal(400, refusals.INVALID, message), Dialect.OPENAI).encode()
+        set_header(answer.headers, "content-type", "application/json")
         return response
 
     def _wants_body(self) -> bool:
         grant, changes = self.grant, self._options.request_changes
         if grant is None:
             return False
-        wants_output = changes.max_output_tokens and grant.max_output_field and grant.max_output_tokens
-        return bool(wants_output or grant.body_tags or (changes.include_usage and grant.include_usage))
+        return self._wants_bound() or grant.body_tags or (changes.include_usage and grant.include_usage)
+
+    def _wants_bound(self) -> bool:
+        grant = self.grant
+        return bool(
+            grant is not None
+            and self._options.request_changes.max_output_tokens
+            and grant.max_output_field
+            and grant.max_output_tokens
+        )
 
     # ------------------------------------------------------------------ the answer
 
@@ -120,16 +153,17 @@ class Exchange:
         self._whole = headers.end_of_stream
         mode = pb.ProcessingMode.NONE
         if self.grant is not None and not headers.end_of_stream and 200 <= self._status < 300:
-            mode = self._mode(named)
-        self._timed_out = self._status == _GATEWAY_TIMEOUT and _FROM_UPSTREAM not in named
+            mode = self._mode(_count(named.get("content-length", "")))
+        self._is_envoys = _FROM_UPSTREAM not in named
+        self._timed_out = self._status == _GATEWAY_TIMEOUT and self._is_envoys
+        self._length = _count(named.get("content-length", ""))
         configured = self._configured
         if configured is None or configured.response_body_mode != mode:
             response.mode_override.response_body_mode = mode
             response.mode_override.response_header_mode = pb.ProcessingMode.SEND
         return response
 
-    def _mode(self, named: dict[str, str]) -> pb.ProcessingMode.BodySendMode:
-        length = named.get("content-length", "")
+    def _mode(self, length: int | None) -> pb.ProcessingMode.BodySendMode:
         kind = media_type(self._content_type)
         if is_stream(self._content_type):
             if not self._reads_streams:
@@ -138,12 +172,12 @@ class Exchange:
             return pb.ProcessingMode.STREAMED
         if kind != "application/json" and not kind.endswith("+json"):
             return pb.ProcessingMode.NONE
-        bytes_told = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else -1
-        if bytes_told > BUFFERED_MAX_BYTES:
-            _log.warning("ext_proc.answer_too_large", bytes=bytes_told)
+        if length is not None and length > BUFFERED_MAX_BYTES:
+            _log.warning("ext_proc.answer_too_large", bytes=length)
             return pb.ProcessingMode.NONE
         self._buffered = True
-        return pb.ProcessingMode.BUFFERED if 0 <= bytes_told <= _FITS_BYTES else pb.ProcessingMode.BUFFERED_PARTIAL
+        fits = length is not None and length <= _FITS_BYTES
+        return pb.ProcessingMode.BUFFERED if fits else pb.ProcessingMode.BUFFERED_PARTIAL
 
     def response_part(self, body: pb.HttpBody) -> None:
         """Take a part of a stream, or the whole of an answer that is none; an answer to Envoy need not wait for it."""
@@ -204,18 +238,25 @@ class Exchange:
         if grant is None or self._ended:
             return None
         self._ended = True
+        if self._refused:
+            return Released(grant.name, "the request was not sent")
         if self._status >= 300 and not self._timed_out:
-            return Released(grant.name, f"the answer was {self._status}")
-        if self._trailing is not None:
-            return self._trailing
+            own = self._status >= 500 and self._is_envoys
+            return None if own else Released(grant.name, f"the answer was {self._status}")
+        return self._trailing or self._of_answer(grant)
+
+    def _of_answer(self, grant: Grant) -> Ending | None:
         if self._stream is not None:
             return self._of_stream(grant, self._stream)
-        if not self._reads_streams and not self._whole:
-            return None
+        if not self._status or (not self._reads_streams and not self._whole):
+            return None  # the access log knows whether the provider was reached
         # An answer that is not looked into (no text at all, empty, too large), or none that came whole.
         passed_by = 200 <= self._status < 300 and not self._buffered
         outcome = Outcome.COMPLETED if passed_by else Outcome.ABORTED
-        return BrokenOff(grant.name, output_bytes=self._passed, outcome=outcome)
+        # What was not looked into, or had not come yet, the provider may have written all the same.
+        output_bytes = max(self._passed, self._length or 0)
+        unseen = output_bytes == 0 and not self._whole and not grant.stream
+        return BrokenOff(grant.name, output_bytes=output_bytes, outcome=outcome, unseen=unseen)
 
     def _of_stream(self, grant: Grant, stream: StreamReader) -> Ending:
         if self._whole:
@@ -239,6 +280,10 @@ class Exchange:
             provider_request_id=reading.provider_request_id,
             outcome=Outcome.COMPLETED if complete else Outcome.ABORTED,
         )
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def set_header(mutation: pb.HeaderMutation, name: str, value: str) -> None:

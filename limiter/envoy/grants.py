@@ -1,4 +1,4 @@
-"""What ext_authz left in dynamic metadata for the settlement: only that counts, never a header."""
+"""What Envoy's filters left in dynamic metadata for the settlement: only that counts, never a header."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from limiter.domain.errors import InvalidArgument
 from limiter.domain.reservations import ReservationName
 from limiter.envoy import answers
 from limiter.envoy.v3 import ai_pb2, base_pb2
+from limiter.pricing.streams import StreamReader
 
 #: The namespace that Envoy puts a Check's metadata into. No client can write there.
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 
 #: What `envoy.filters.http.ai_protocol_manager` read in an answer.
 TOKEN_USAGE: Final = "envoy.ai.token_usage"  # noqa: S105 - a name, no secret
+
+#: Where the Lua filter of deploy/envoy/ leaves the events of a stream that tell its usage, as they came.
+EVENTS_NAMESPACE: Final = "limiter"
+EVENTS: Final = "events"
+_EVENTS_TYPE: Final = "text/event-stream"
 
 
 class Grant(NamedTuple):
@@ -80,6 +86,18 @@ def read_token_count(metadata: base_pb2.Metadata) -> TokenCount | None:
     if not told.HasField("input_tokens") and not told.HasField("output_tokens"):
         return TokenCount(None, told.model, complete=False)
     return TokenCount(_usage(told), told.model, complete)
+
+
+def read_events(metadata: base_pb2.Metadata) -> StreamReader | None:
+    """What the stream amounts to by those of its events that Envoy has kept; None: it kept none."""
+    fields = metadata.filter_metadata.get(EVENTS_NAMESPACE)
+    events = "" if fields is None else _text(fields, EVENTS)
+    if not events:
+        return None
+    stream = StreamReader(_EVENTS_TYPE)
+    stream.feed(events.encode())
+    stream.finish()
+    return stream
 
 
 def _usage(told: ai_pb2.TokenUsage) -> Usage:

@@ -9,7 +9,7 @@
       - {host: api.openai.com, env: OPENAI_API_KEY}
       - {host: api.anthropic.com, header: x-api-key, file: /run/secrets/anthropic}
     partial_body: {hold_usd: 5.00}                # or refuse
-    other_requests: rate_limits                   # or refuse
+    other_requests: models                        # or rate_limits, or refuse
     free_paths: [/v1/moderations]
     request_changes: {include_usage: true, max_output_tokens: true}
 """  # noqa: E501 - an example stays on its line
@@ -131,10 +131,15 @@ class EnvoyOptions(Part):
     """The header with the caller's tags, name:value with commas between; the provider does not get it."""
     principal: PrincipalOptions = PrincipalOptions()
     upstream_credentials: tuple[UpstreamCredential, ...] = Field(default=(), max_length=256)
-    """The providers' own keys; where there is none, the caller's goes on to the provider."""
+    """The providers' own keys, which take the place of the caller's."""
+    forward_client_keys: Switch = False
+    """Where there is none: let the caller's own go on, as it is the provider's too; else the call is not made."""
     partial_body: PartialBody | Literal["refuse"] = "refuse"
-    other_requests: Literal["rate_limits", "refuse"] = "rate_limits"
-    """GET, HEAD, OPTIONS and DELETE, and the free paths: counted by rate limits only (they need a key), or refused."""
+    other_requests: Literal["models", "rate_limits", "refuse"] = "models"
+    """What GET, HEAD, OPTIONS and DELETE may reach with the provider's key: the list of models, anything, or nothing.
+
+    These, and the free paths, count by rate limits only; they need a key.
+    """
     free_paths: tuple[FreePath, ...] = Field(default=FREE_PATHS, max_length=256)
     """Paths besides which a POST that Limiter cannot price is refused."""
     request_changes: RequestChanges = RequestChanges()

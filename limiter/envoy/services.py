@@ -41,7 +41,13 @@ def handlers(
     deliveries = Deliveries()
     access_log = AccessLog(settling, deliveries, draining=hooks.draining)
     authorization = Authorization(
-        service, options=options, credentials=credentials, hooks=hooks, trusted=trusted, deliveries=deliveries
+        service,
+        options=options,
+        credentials=credentials,
+        hooks=hooks,
+        trusted=trusted,
+        settling=settling,
+        deliveries=deliveries,
     )
     return {
         AUTHORIZATION: {

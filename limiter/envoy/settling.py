@@ -7,6 +7,7 @@ beyond that is left to the other ways, and in the end to expiry.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import Final, NamedTuple
@@ -18,11 +19,16 @@ from limiter.domain.errors import DeadlineExceeded, InvalidArgument, NotFound, O
 from limiter.domain.reservations import ReservationName
 from limiter.pricing.reading import ResponseReading
 from limiter.service.calls import BrokenOff, SettleCall, Settled
+from limiter.service.memory import Memory
 from limiter.service.service import Service
 
 #: Ended calls that wait for the store, and how many are with it at a time.
 WAITING_MAX: Final = 20_000
 AT_ONCE: Final = 64
+
+#: Calls let through of which no end is known yet, and for how long one is waited for when the server stops.
+OPEN_MAX: Final = 20_000
+OPEN_FOR_S: Final = 600.0
 
 #: Pauses before the store is asked again; the last one is repeated.
 AGAIN_S: Final = (0.05, 0.2, 1.0, 5.0)
@@ -77,11 +83,28 @@ class Settling:
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[Settled | None]] = set()
         self._count = service.metrics.envoy_settlements
+        self._open: Memory[ReservationName, float] = Memory(OPEN_MAX)
+        self._ended = asyncio.Event()
 
     @property
     def waiting(self) -> int:
         """How many are not yet in the books."""
         return len(self._tasks)
+
+    def opened(self, name: ReservationName) -> None:
+        """A call was let through: its end is to come."""
+        self._open.put(name, time.monotonic())
+
+    def closed(self, name: ReservationName) -> None:
+        """The end of a call has come, or nobody was told that it may begin."""
+        self._open.forget(name)
+        self._ended.set()
+
+    async def until_none_is_open(self) -> None:
+        """Wait for the end of every call that was let through here and is not too old to come to one."""
+        while any(time.monotonic() - since < OPEN_FOR_S for since in self._open.values()):
+            self._ended.clear()
+            await self._ended.wait()
 
     def later(self, ending: Ending, *, way: str) -> asyncio.Task[Settled | None] | None:
         """Book the end of a call as soon as the store takes it; None: too many wait, this one is dropped.
@@ -141,6 +164,7 @@ class Settling:
             self._count[way, "failed"].inc()
             _log.exception("envoy.settlement_failed", reservation=str(ending.name))
             return None
+        self.closed(ending.name)
         self._count[way, "repeated" if settled.repeated_call else _result(ending)].inc()
         return settled
 

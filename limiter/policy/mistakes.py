@@ -129,7 +129,8 @@ def _line(place: Place, message: str) -> InitErrorDetails:
 
 
 def _place(place: Place) -> Place:
-    """Drop the part by which pydantic says that a mapping's key is meant, not its value."""
+    """Drop the parts by which pydantic says which of several types is meant, or a mapping's key and not its value."""
+    place = tuple(part for part in place if not str(part).startswith(("function-wrap[", "literal[")))
     return place[:-1] if place and place[-1] == "[key]" else place
 
 

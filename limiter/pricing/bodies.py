@@ -14,6 +14,9 @@ from typing import Any, Final, Never
 from limiter.domain.calls import BODY_MAX_BYTES
 from limiter.domain.errors import SHOWN_VALUE_MAX, InvalidArgument
 
+#: Objects and lists in one text: 4 MiB of nothing but `[],` would hold the event loop for most of a second.
+CONTAINERS_MAX: Final = 250_000
+
 
 class _Ambiguous(ValueError):
     """The text is JSON for some readers only."""
@@ -49,6 +52,8 @@ def read_json(body: bytes, *, field: str, strict: bool) -> Any:  # noqa: ANN401 
         raise refusal(body, "it begins with a byte order mark; leave that out", field=field)
     if body.startswith(b"\x1f\x8b"):
         raise refusal(body, "it is compressed; send the JSON itself", field=field)
+    if body.count(b"[") + body.count(b"{") > CONTAINERS_MAX:
+        raise refusal(body, f"use at most {CONTAINERS_MAX} objects and lists", field=field)
     try:
         return (_STRICT if strict else _LENIENT).decode(body.decode())
     except UnicodeDecodeError:

@@ -48,6 +48,7 @@ class CallReading:
     be passed on to the price: dearer kinds of input, and terms such as {"service_tier": "priority"}.
     `output_field` is the field of the body by which the call could bound its output ("": there is none).
     `usage_unasked`: a stream that tells its usage only if stream_options.include_usage asks for it, which it does not.
+    `in_background`: the answer does not wait for the model, and does not tell what it will have used.
     """
 
     provider: str
@@ -62,6 +63,7 @@ class CallReading:
     context: dict[str, str] = field(default_factory=dict)
     output_field: str = ""
     usage_unasked: bool = False
+    in_background: bool = False
 
 
 def read_request(request: ProviderRequest) -> CallReading:
@@ -78,6 +80,9 @@ def read_request(request: ProviderRequest) -> CallReading:
         raise InvalidArgument(f"{_BODY}.models", body["models"], "name one model: a fallback may cost more")
     size = measure(request.body, body, model=model, dialect=where.dialect)
     max_output_tokens, choices = _READERS[where.dialect](body)
+    output_field = _output_field(where.dialect, where.provider)
+    if output_field == "max_tokens" and body.get("max_tokens") is None:
+        max_output_tokens = None  # a host that may not know the newer name does not obey it
     stream = _flag(body, "stream")
     return CallReading(
         provider=where.provider,
@@ -90,8 +95,9 @@ def read_request(request: ProviderRequest) -> CallReading:
         bounded=size.bounded,
         units=size.units,
         context=terms(body),
-        output_field=_output_field(where.dialect, where.provider),
+        output_field=output_field,
         usage_unasked=stream and _usage_unasked(where.dialect, where.provider, body.get("stream_options")),
+        in_background=where.dialect is Dialect.OPENAI_RESPONSES and _flag(body, "background"),
     )
 
 

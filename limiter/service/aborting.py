@@ -82,6 +82,8 @@ class Aborting:
 
 def _cost(on_abort: OnAbort, call: BrokenOff, subject: Subject, record: HoldRecord) -> tuple[int, Usage | None]:
     """What it cost, and the usage that this takes for granted; the hold itself where nothing can be said."""
+    if call.unseen and on_abort is OnAbort.ESTIMATE and call.usage_seen is None:
+        return record.held, None
     seen = call.usage_seen or Usage()
     output = seen.output_tokens
     if on_abort is OnAbort.ESTIMATE:

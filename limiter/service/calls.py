@@ -66,7 +66,7 @@ class BrokenOff:
 
     `reached_provider` False: nothing can have been spent. `usage_seen`: what the provider had counted so far.
     `output_bytes`: about how much text of the answer had passed. `outcome` COMPLETED: the answer went out whole, but
-    did not say what was used.
+    did not say what was used. `unseen`: of what the provider may have written, nothing could be seen.
     """
 
     name: ReservationName
@@ -76,6 +76,7 @@ class BrokenOff:
     model: str = ""
     provider_request_id: str = ""
     outcome: Outcome = Outcome.ABORTED
+    unseen: bool = False
 
 
 @dataclass(slots=True, eq=False)

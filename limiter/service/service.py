@@ -41,6 +41,10 @@ class Service:
         """Ask for a hold. Not a coroutine function: every call would pass through one more."""
         return self._reserving.reserve(call)
 
+    async def knows(self, principal: Principal) -> bool:
+        """Whether a principal is somebody, before more work is put into its call."""
+        return (self._desk.known_identity(principal) or await self._desk.identify(principal)) is not None
+
     async def settle(self, call: SettleCall) -> Settled:
         """Replace a hold by what was used."""
         return await self._accounting.settle(call)

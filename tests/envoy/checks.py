@@ -116,8 +116,9 @@ class Front:
         self._calls: list[Any] = []
 
     async def start(self, options: str = "{}") -> None:
-        """Serve with these options."""
-        parsed = EnvoyOptions.model_validate(read_yaml(options)[0])
+        """Serve with these options; unless they say otherwise, the caller's key is the provider's too."""
+        tree: Any = read_yaml(options)[0]
+        parsed = EnvoyOptions.model_validate({"forward_client_keys": True} | tree)
         credentials = Credentials(parsed.upstream_credentials)
 
         def register(listener: Listener, guard: Guard) -> None:

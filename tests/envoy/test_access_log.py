@@ -25,6 +25,11 @@ COUNTED = token_usage(input_tokens=200, output_tokens=30, extraction_status=1)
 COST = 200 * 1_000 + 30 * 2_000
 GONE = "downstream_connection_termination"
 
+NO_ANSWER = "upstream_reset_before_response_started{connection_termination}"
+REFUSED_STREAM = "upstream_reset_before_response_started{remote_refused_stream_reset}"
+OVERFLOW = "upstream_reset_before_response_started{overflow}"
+GARBAGE = "upstream_reset_before_response_started{protocol_error}"
+
 
 class Log:
     """The access log side of a sidecar."""
@@ -92,7 +97,11 @@ async def test_usage_in_untyped_metadata_is_read_too(log: Log) -> None:
         {"status": 429},
         {"status": 529, "body_bytes": 100, "received_bytes": 200, "details": "via_upstream"},
         {"status": 503, "received_bytes": 90, "details": "x", "flags": ["upstream_connection_failure"]},
-        {"status": 503, "flags": ["upstream_remote_reset"]},
+        {"status": 503, "attempts": 3, "sent_bytes": 0, "details": OVERFLOW, "flags": ["upstream_overflow"]},
+        {"status": 503, "details": REFUSED_STREAM, "flags": ["upstream_remote_reset"]},
+        {"status": 503, "received_bytes": 200, "details": "via_upstream", "flags": ["upstream_retry_limit_exceeded"]},
+        {"status": 429, "received_bytes": 200, "details": "downstream_remote_disconnect", "flags": [GONE]},
+        {"status": 429, "received_bytes": 200, "details": "via_upstream", "flags": ["upstream_connection_termination"]},
     ],
 )
 async def test_a_call_that_the_provider_did_not_serve_is_released(log: Log, told: dict[str, Any]) -> None:
@@ -103,20 +112,39 @@ async def test_a_call_that_the_provider_did_not_serve_is_released(log: Log, told
 @pytest.mark.parametrize(
     ("told", "cost"),
     [
-        ({"status": 0, "flags": [GONE]}, INPUT),
-        ({"flags": [GONE], "body_bytes": 0}, INPUT),
+        ({"flags": [GONE], "body_bytes": 4}, INPUT + 2_000),
         ({"flags": [GONE], "body_bytes": 2_000, "stream": True}, INPUT + 100 * 2_000),
         ({"flags": ["downstream_remote_reset"], "body_bytes": 400}, INPUT + 100 * 2_000),
         ({"flags": ["upstream_remote_reset"], "body_bytes": 10**9}, HELD),
-        ({"flags": ["upstream_connection_termination"]}, INPUT),
-        ({"status": 504, "flags": ["upstream_request_timeout"]}, INPUT),
-        ({"status": 500, "received_bytes": 9_000, "details": "response_payload_too_large"}, INPUT),
         ({"flags": ["stream_idle_timeout"], "usage": token_usage(input_tokens=200, extraction_status=2)}, 200_000),
     ],
 )
 async def test_a_call_that_broke_off_is_settled_by_policy(log: Log, told: dict[str, Any], cost: int) -> None:
     record = await log.after(await log.hold(), **told)
     assert (record.basis, record.cost, record.flags) == (Basis.ESTIMATED, cost, RowFlag.ABORTED)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"status": 0, "flags": [GONE]},
+        {"flags": [GONE], "body_bytes": 0},
+        {"flags": ["upstream_connection_termination"]},
+        {"status": 504, "flags": ["upstream_request_timeout"]},
+        {"status": 500, "received_bytes": 9_000, "details": "response_payload_too_large"},
+        {"status": 503, "details": NO_ANSWER, "flags": ["upstream_connection_termination"]},
+        {"status": 503, "details": NO_ANSWER, "flags": ["upstream_remote_reset"]},
+        {"status": 503, "flags": ["upstream_remote_reset"]},
+        {"status": 502, "received_bytes": 40, "details": GARBAGE, "flags": ["upstream_protocol_error"]},
+        {"status": 503, "attempts": 2, "details": NO_ANSWER, "flags": ["upstream_connection_failure"]},
+        {"status": 500, "details": "ext_proc_error_gRPC_error_14"},
+    ],
+)
+async def test_an_answer_that_nobody_saw_may_have_been_the_longest_that_was_held_for(
+    log: Log, told: dict[str, Any]
+) -> None:
+    record = await log.after(await log.hold(), **told)
+    assert (record.basis, record.cost, record.flags) == (Basis.ESTIMATED, HELD, RowFlag.ABORTED)
 
 
 async def test_an_answer_that_told_no_usage_is_settled_by_policy_but_is_no_abort(log: Log) -> None:

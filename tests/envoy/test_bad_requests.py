@@ -13,6 +13,7 @@ from limiter.domain.reservations import State
 from tests.envoy.checks import CHAT, CHAT_PATH, GOOGLE, MESSAGES_PATH, POLICY, Front
 
 GOOD = b'{"model": "gpt-4o", "messages": []}'
+BOUND = b'{"model": "gpt-4o", "messages": [], "max_completion_tokens": 9}'
 RATED = POLICY.replace("limits: []", "limits: [{id: rpm, requests: 2, per: minute}, {id: d, spend: 1, per: day}]")
 
 
@@ -75,11 +76,12 @@ async def test_a_refused_request_says_which_field_is_wrong(front: Front) -> None
         (gzip.compress(GOOD) + b"junk", "gzip", 400),
         (gzip.compress(b" " * (BODY_MAX_BYTES + 1)), "gzip", 413),
         (gzip.compress(b" " * 30_000_000), "gzip", 413),
-        (gzip.compress(GOOD), "gzip", 200),
-        (zlib.compress(GOOD), "Deflate", 200),
+        (gzip.compress(BOUND), "gzip", 200),
+        (zlib.compress(BOUND), "Deflate", 200),
+        (gzip.compress(GOOD), "gzip", 415),  # it names no maximum, and nobody could write one in
         (GOOD, "identity", 200),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 async def test_an_encoded_body_is_opened_within_bounds_or_refused(
     front: Front, body: bytes, encoding: str, status: int
@@ -132,10 +134,10 @@ async def test_a_client_cannot_say_that_its_body_is_whole(front: Front) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
 async def test_a_request_that_only_reads_counts_by_rates_and_takes_no_hold(front: Front, method: str) -> None:
-    await front.start()
+    await front.start("{other_requests: rate_limits}")
     secret = await front.key(RATED)
 
-    answers = [await front.check(b"", method=method, path="/v1/models", secret=secret) for _ in range(3)]
+    answers = [await front.check(b"", method=method, path="/v1/files/1", secret=secret) for _ in range(3)]
 
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert answers[0].metadata == {}
@@ -155,7 +157,59 @@ async def test_requests_that_only_read_can_be_refused(front: Front) -> None:
     await front.start("{other_requests: refuse}")
     answer = await front.check(b"", method="GET", path="/v1/models", secret=await front.key())
 
-    assert (answer.kind, answer.status, answer.body["limiter"]["reason"]) == ("denied", 403, "PATH_UNPRICED")
+    assert (answer.kind, answer.status, answer.body["limiter"]["reason"]) == ("denied", 403, "REQUEST_NOT_OFFERED")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models", 200),
+        ("GET", "/v1/models/gpt-4o", 200),
+        ("GET", "/v1/modelsandmore", 403),
+        ("DELETE", "/v1/models/ft:mine", 403),
+        ("GET", "/v1/files/of-another", 403),
+        ("GET", "/v1/responses/of-another", 403),
+        ("DELETE", "/v1/files/of-another", 403),
+    ],
+)
+async def test_by_default_nobody_looks_into_the_companys_account(
+    front: Front, method: str, path: str, status: int
+) -> None:
+    await front.start()
+    assert (await front.check(b"", method=method, path=path, secret=await front.key())).status == status
+
+
+async def test_a_key_of_limiters_never_goes_to_a_provider_that_has_no_key_of_its_own(front: Front) -> None:
+    await front.start("{forward_client_keys: false}")
+    answer = await front.check(secret=await front.key())
+
+    assert (answer.kind, answer.status) == ("error", 503)
+    assert "no key for api.openai.com" in answer.body["error"]["message"]
+    assert await front.limiter.rows() == []
+
+
+async def test_the_body_of_a_stranger_is_not_read(front: Front) -> None:
+    await front.start()
+    await front.key()
+
+    assert (await front.check(b"no JSON at all", secret="lk-of-nobody")).status == 401
+
+
+async def test_a_call_in_the_background_is_refused(front: Front) -> None:
+    await front.start()
+    body = {"model": "gpt-4o", "input": "hi", "max_output_tokens": 5, "background": True}
+    answer = await front.check(body, path="/v1/responses", secret=await front.key())
+
+    assert (answer.kind, answer.status, answer.body["error"]["param"]) == ("denied", 400, "background")
+
+
+async def test_a_body_of_very_many_parts_is_refused(front: Front) -> None:
+    await front.start()
+    body = b'{"model": "gpt-4o", "messages": [' + b"[]," * 300_000 + b"[]]}"
+    answer = await front.check(body, secret=await front.key())
+
+    assert (answer.kind, answer.status) == ("denied", 400)
+    assert "objects and lists" in answer.body["error"]["message"]
 
 
 @pytest.mark.parametrize(

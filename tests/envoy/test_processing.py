@@ -137,7 +137,7 @@ async def test_a_call_without_a_grant_passes_untouched(ext_proc: Filter) -> None
 async def test_an_error_of_the_provider_costs_nothing(ext_proc: Filter, status: int) -> None:
     hold = await ext_proc.hold()
     envoy = Envoy(hold)
-    answers = await ext_proc.pass_through(envoy.headers(status=status))
+    answers = await ext_proc.pass_through(envoy.headers(status=status, x_envoy_upstream_service_time="9"))
     assert not answers[0].HasField("mode_override")
     record = await ext_proc.record(hold)
     assert (record.state, record.cost) == (State.RELEASED, 0)
@@ -313,19 +313,25 @@ async def test_an_answer_that_never_came_whole_is_the_access_logs_to_tell(ext_pr
     assert (await ext_proc.record(hold)).state is State.HELD
 
 
-async def test_without_an_access_log_it_is_settled_by_policy(ext_proc: Filter) -> None:
-    for messages in ([Envoy.headers], [Envoy.request_headers]):
+async def test_an_answer_that_never_came_may_have_been_written_all_the_same(ext_proc: Filter) -> None:
+    hold = await ext_proc.hold()
+    await ext_proc.pass_through(Envoy(hold).headers(), reads=True)
+    record = await ext_proc.record(hold)
+    assert (record.basis, record.cost, record.flags) == (Basis.ESTIMATED, record.held, RowFlag.ABORTED)
+
+
+async def test_whether_the_provider_was_reached_is_the_access_logs_to_say(ext_proc: Filter) -> None:
+    for message in (Envoy.request_headers, lambda envoy: envoy.headers("text/plain", status=503)):
         hold = await ext_proc.hold()
-        envoy = Envoy(hold)
-        await ext_proc.pass_through(*(message(envoy) for message in messages), reads=True)
-        record = await ext_proc.record(hold)
-        assert (record.basis, record.cost, record.flags) == (Basis.ESTIMATED, INPUT, RowFlag.ABORTED)
+        await ext_proc.pass_through(message(Envoy(hold)), reads=True)
+        assert (await ext_proc.record(hold)).state is State.HELD
 
 
 async def test_envoys_own_timeout_is_no_proof_that_nothing_was_spent(ext_proc: Filter) -> None:
     hold = await ext_proc.hold()
     await ext_proc.pass_through(Envoy(hold).headers("text/plain", status=504), reads=True)
-    assert (await ext_proc.record(hold)).cost == INPUT
+    record = await ext_proc.record(hold)
+    assert (record.state, record.cost) == (State.SETTLED, record.held)
     hold = await ext_proc.hold()
     await ext_proc.pass_through(Envoy(hold).headers(status=504, x_envoy_upstream_service_time="9"), reads=True)
     assert (await ext_proc.record(hold)).state is State.RELEASED
@@ -377,3 +383,24 @@ async def test_every_cost_that_was_told_is_the_ledgers(ext_proc: Filter) -> None
     _, answer = await ext_proc.pass_through(envoy.headers(), envoy.body(ANSWER))
     rows = await ext_proc.limiter.rows()
     assert usd(headers_set(answer)[HEADER]) == rows[-1].amount
+
+
+async def test_a_body_before_trailers_is_completed_too(ext_proc: Filter) -> None:
+    hold = await ext_proc.hold()
+    envoy = Envoy(hold, max_output_field="max_completion_tokens", max_output_tokens=100)
+    body = envoy.request_body({"model": "m"})
+    body.request_body.end_of_stream = False
+    answers = await ext_proc.pass_through(envoy.request_headers(), body)
+    written = json.loads(answers[1].request_body.response.body_mutation.body)
+    assert written == {"model": "m", "max_completion_tokens": 100}
+
+
+async def test_a_request_that_cannot_be_bounded_is_not_sent(ext_proc: Filter) -> None:
+    hold = await ext_proc.hold()
+    envoy = Envoy(hold, max_output_field="max_completion_tokens", max_output_tokens=100)
+    body = envoy.request_body({})
+    body.request_body.body = b"{no JSON"
+    answers = await ext_proc.pass_through(envoy.request_headers(), body)
+    assert answers[1].immediate_response.status.code == 400
+    assert json.loads(answers[1].immediate_response.body)["error"]["type"] == "invalid_request_error"
+    assert (await ext_proc.record(hold)).state is State.RELEASED

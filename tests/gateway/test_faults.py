@@ -195,3 +195,14 @@ async def test_a_sidecar_that_stops_does_not_wait_for_envoys_log(site: Site, des
     await ended_books(caller.connection, caller.organization)
     assert await asyncio.to_thread(site.gateway.sidecar.stop) == 0
     assert [event["calls_cut_off"] for event in site.gateway.sidecar.events("server_stopped")] == [0]
+
+
+async def test_a_sidecar_that_stops_waits_for_the_streams_that_it_let_through(site: Site, desk: Desk) -> None:
+    caller = await desk.caller(site.gateway, "{settings: {ttl: 60s}}")
+    stream = await Stream.begin(caller, "stays")
+    stopping = asyncio.create_task(asyncio.to_thread(site.gateway.sidecar.stop))
+    await asyncio.to_thread(list, stream.events)
+    assert await stopping == 0
+    assert [event["calls_cut_off"] for event in site.gateway.sidecar.events("server_stopped")] == [0]
+    site.gateway.sidecar = await asyncio.to_thread(site.start_sidecar)
+    assert (await ended(caller.connection, stream.reservation)).basis == pb.Settlement.USAGE
