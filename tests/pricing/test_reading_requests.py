@@ -339,3 +339,14 @@ def test_terms_that_change_the_price_are_passed_on() -> None:
     assert read({"model": "m", "speed": "fast"}, ANTHROPIC).context == {"speed": "fast"}
     assert read({"model": "m", "service_tier": "auto"}).context == {}
     assert read({"model": "m", "service_tier": ["priority"]}).context == {}
+
+
+def test_a_bound_that_a_host_may_not_know_is_no_bound() -> None:
+    def bound(host: str, **fields: int) -> int | None:
+        body = json.dumps({"model": "m", "messages": [], **fields}).encode()
+        return read_request(ProviderRequest(host, "/v1/chat/completions", body)).max_output_tokens
+
+    assert bound("api.openai.com", max_completion_tokens=7) == 7
+    assert bound("api.deepseek.com", max_completion_tokens=7) is None
+    assert bound("api.deepseek.com", max_completion_tokens=7, max_tokens=5) == 7
+    assert bound("api.deepseek.com", max_tokens=5) == 5
