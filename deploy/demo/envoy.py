@@ -156,7 +156,10 @@ def _run(binary: Path, directory: Path) -> subprocess.Popen[bytes]:
     command = [str(binary), "--config-path", str(directory / "envoy.json"), "--disable-hot-restart"]
     command += ["--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1", "--parent-shutdown-time-s", "2"]
     with (directory / "envoy.log").open("ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)  # noqa: S603 - ours
+        # Ctrl-C is for us, who end it in order.
+        return subprocess.Popen(  # noqa: S603 - ours
+            command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
+        )
 
 
 def mistakes(binary: Path, tree: Tree, file: Path) -> str:

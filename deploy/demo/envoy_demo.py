@@ -242,8 +242,14 @@ def _running(module: list[str], directory: Path, port: int) -> Iterator[None]:
     """Run a module until it is to end; raises RuntimeError with its log if it does not open its port."""
     log = directory / f"{module[0]}.log"
     with log.open("wb") as out:
+        # Ctrl-C is for us: a second signal would end a sidecar before its store.
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", *module], env=_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            [sys.executable, "-m", *module],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         give_up_at = time.monotonic() + _START_S

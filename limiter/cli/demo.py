@@ -83,7 +83,10 @@ def _serving(directory: Path, policy: Path) -> Iterator[tuple[Target, Policy]]:
     command += ["--http", "", "--policy", str(policy), "--log-level", "warning"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LIMITER_")}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)  # noqa: S603 - our own program
+        # Ctrl-C is for us: a second signal would end it before its store.
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         yield _ready(process, data_dir, log)
     finally:

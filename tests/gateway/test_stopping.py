@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import signal
@@ -81,16 +82,22 @@ def test_a_site_to_try_prints_a_key_that_works_and_ends_when_told(envoy_binary: 
     del envoy_binary
     log = tmp_path / "out"
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "deploy.demo.envoy_run"], stdout=out, stderr=out, cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.demo.envoy_run"], stdout=out, stderr=out, cwd=ROOT, start_new_session=True
+        )
     try:
         until(lambda: process.poll() is not None or "Ctrl-C" in log.read_text(), what="the site")
         told = log.read_text()
         assert process.poll() is None, told
         (url,) = re.findall(r"OpenAI's base URL +(\S+)", told)
         (secret,) = re.findall(r"its secret +(\S+)", told)
+        (data_dir,) = re.findall(r"--data-dir (\S+)", told)
+        store = int(Path(data_dir, "store", "valkey.pid").read_text())
         assert f"Bearer {secret}" in told
         with openai.OpenAI(base_url=url, api_key=secret) as client:
             assert client.chat.completions.create(model="gpt-4o", messages=MESSAGES).usage
     finally:
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         assert process.wait(30) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(store, 0)
