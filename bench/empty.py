@@ -29,12 +29,12 @@ class _Empty(limiter_pb2_grpc.LimiterServicer):
 
 
 @contextmanager
-def empty_server(on: Cores) -> Iterator[tuple[int, int]]:
-    """Start the server on the sidecar's core; yields its process id and port."""
+def empty_server(on: Cores, *, module: str = "bench.empty") -> Iterator[tuple[int, int]]:
+    """Start the server that `module` is on the sidecar's core; yields its process id and port."""
     port = free_port()
     with started_on(on.sidecar):
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.empty", str(port)], stdin=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, "-m", module, str(port)], stdin=subprocess.DEVNULL, start_new_session=True
         )
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:

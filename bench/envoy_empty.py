@@ -6,16 +6,12 @@ Its ext_proc asks for the same messages as Limiter's: bodies of requests and JSO
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
 
-from bench.machine import Cores, started_on
-from bench.sidecar import free_port
 from limiter.app import run_loop
 from limiter.envoy import services
 from limiter.envoy.v3 import ext_authz_pb2 as authz
@@ -24,25 +20,6 @@ from limiter.observability import logs
 from limiter.rpc.guard import Guard
 from limiter.rpc.listeners import Listener
 from limiter.rpc.server import Server
-
-_START_TIMEOUT_S = 30.0
-
-
-@contextmanager
-def empty_server(on: Cores) -> Iterator[tuple[int, int]]:
-    """Start the server on the sidecar's core; yields its process id and port."""
-    port = free_port()
-    with started_on(on.sidecar):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.envoy_empty", str(port)], stdin=subprocess.DEVNULL, start_new_session=True
-        )
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(_START_TIMEOUT_S)
-        yield process.pid, port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 async def _check(request: authz.CheckRequest, context: Any) -> authz.CheckResponse:  # noqa: ANN401, ARG001 - gRPC's

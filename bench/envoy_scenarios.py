@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import envoy_calls
-from bench.envoy_empty import empty_server
+from bench.empty import empty_server
 from bench.http_load import HttpGenerator, HttpRun, Upstream, upstream
 from bench.machine import Cores, cpu_s, started_on, starved_s, work_s
 from bench.sidecar import Sidecar, free_port, sidecar
@@ -158,7 +158,7 @@ class Bench:
                 pids |= {"sidecar": limiter.pid, "store": limiter.store_pid}
                 secret, port = limiter.secrets[0], limiter.port
             elif layout.ours:
-                pids["sidecar"], port = stack.enter_context(empty_server(self._on))
+                pids["sidecar"], port = stack.enter_context(empty_server(self._on, module="bench.envoy_empty"))
             envoy = stack.enter_context(self._envoy(layout, sidecar_port=port, provider_port=provider.port))
             pids["envoy"] = envoy.process.pid
             running = _Running(

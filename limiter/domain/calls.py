@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,6 +15,7 @@ COUNT_MAX = 10**12
 REQUEST_ID_MAX = 256
 TAGS_MAX = 16
 TAG_NAME_MAX = 64
+TAG_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{TAG_NAME_MAX}}}", re.ASCII)
 TAG_VALUE_MAX = 256
 MODEL_MAX = 256
 BODY_MAX_BYTES = 4 * 1024 * 1024

@@ -14,7 +14,7 @@ from limiter.domain.errors import InvalidArgument, LimiterError, Unavailable
 from limiter.domain.reservations import ReservationName
 from limiter.domain.verdicts import Denied, Granted, LimitStatus
 from limiter.envoy import answers, refusals
-from limiter.envoy.bodies import BodyUnreadable, is_encoded, open_body
+from limiter.envoy.bodies import BodyUnreadable, open_body
 from limiter.envoy.credentials import Credentials
 from limiter.envoy.deliveries import REQUEST_ID, Deliveries
 from limiter.envoy.hooks import Hooks
@@ -26,6 +26,7 @@ from limiter.envoy.requests import HttpRequest, read_check
 from limiter.envoy.settling import Settling
 from limiter.envoy.tags import check_body_tags, parse_tags
 from limiter.envoy.v3 import ext_authz_pb2
+from limiter.pricing.encodings import is_encoded
 from limiter.pricing.hosts import Endpoint, endpoint
 from limiter.pricing.reading import CallReading, read_request
 from limiter.service.calls import Principal, ReserveCall
@@ -61,11 +62,15 @@ class _Refused(Exception):
 
 
 class _Asked(NamedTuple):
-    """A request in the service's words. `reading` None: its body says nothing. `body_tags`: the body has tags."""
+    """A request in the service's words.
+
+    `reading` None: its body says nothing. `body_tags`: the body has tags. `plain`: it is not compressed.
+    """
 
     call: ReserveCall
     reading: CallReading | None = None
     body_tags: bool = False
+    plain: bool = True
 
 
 class Authorization:
@@ -145,8 +150,7 @@ class Authorization:
             response = self._allowed(http, verdict, await self._rates(verdict.limits))
             answers.note_grant(response, verdict, call.provider)
             if asked.reading is not None:
-                plain = not is_encoded(http.headers.get("content-encoding", ""))
-                answers.note_body(response, asked.reading, tags=asked.body_tags, plain=plain)
+                answers.note_body(response, asked.reading, tags=asked.body_tags, plain=asked.plain)
             self._check_in_time(context, remaining_s)
             self._deliveries.sent(http.headers.get(REQUEST_ID, ""), name)
         except Exception:
@@ -201,7 +205,8 @@ class Authorization:
             # What the body asks for cannot be known: no model, so no limits of models either.
             call.size, call.model, call.provider = options.partial_body.hold_usd, where.model, where.provider
             return _Asked(call)
-        body = open_body(http.body, http.headers.get("content-encoding", ""))
+        encoding = http.headers.get("content-encoding", "")
+        plain, body = not is_encoded(encoding), open_body(http.body, encoding)
         reading = read_request(ProviderRequest(http.host, http.path, body))
         if reading.in_background:
             message = "background: nobody would tell what the call has used; leave it out, or stream the answer"
@@ -209,13 +214,13 @@ class Authorization:
         body_tags = bool(reading.tags)
         if body_tags:
             reading = check_body_tags(reading, call.tags)
-        if is_encoded(http.headers.get("content-encoding", "")) and self._changes(reading, body_tags=body_tags):
+        if not plain and self._changes(reading, body_tags=body_tags):
             message = (
                 "the request must be completed, and is compressed; send it plain, or with the most output it may get"
             )
             raise _Refused(415, refusals.INVALID, message)
         call.size, call.provider = reading, reading.provider
-        return _Asked(call, reading, body_tags)
+        return _Asked(call, reading, body_tags, plain)
 
     def _changes(self, reading: CallReading, *, body_tags: bool) -> bool:
         """Whether ext_proc would write into the body."""

@@ -6,10 +6,10 @@ import zlib
 from typing import Final
 
 from limiter.domain.calls import BODY_MAX_BYTES
+from limiter.pricing.encodings import KNOWN, is_encoded
 
 #: zlib's word for "gzip or zlib, whichever it is".
 _EITHER: Final = zlib.MAX_WBITS | 32
-_KNOWN: Final = ("gzip", "x-gzip", "deflate")
 
 
 class BodyUnreadable(Exception):
@@ -20,16 +20,11 @@ class BodyUnreadable(Exception):
         self.status = status
 
 
-def is_encoded(encoding: str) -> bool:
-    """Whether a content-encoding changes the bytes."""
-    return encoding.strip().lower() not in ("", "identity")
-
-
 def open_body(body: bytes, encoding: str) -> bytes:
     """Undo a content-encoding. Raises BodyUnreadable: 415 for one that is not known, 413 or 400 for what is inside."""
     if not is_encoded(encoding):
         return body
-    if encoding.strip().lower() not in _KNOWN:
+    if encoding.strip().lower() not in KNOWN:
         raise BodyUnreadable(415, "this content-encoding is not read; send the body plain or with gzip")
     opener = zlib.decompressobj(_EITHER)
     try:

@@ -12,7 +12,7 @@ from limiter.envoy import refusals
 from limiter.envoy.grants import Grant, read_grant, read_token_count
 from limiter.envoy.options import EnvoyOptions
 from limiter.envoy.refusals import Dialect, Refusal
-from limiter.envoy.requests import header_text
+from limiter.envoy.requests import count_in, header_text
 from limiter.envoy.rewriting import rewritten
 from limiter.envoy.settling import Ending, Released, of_reading, of_usage
 from limiter.envoy.v3 import base_pb2
@@ -150,20 +150,21 @@ class Exchange:
         self._status = int(status) if status.isascii() and status.isdigit() else 0
         self._content_type = named.get("content-type", "")
         self._encoding = named.get("content-encoding", "")
+        self._length = count_in(named.get("content-length", ""))
         self._whole = headers.end_of_stream
         mode = pb.ProcessingMode.NONE
         if self.grant is not None and not headers.end_of_stream and 200 <= self._status < 300:
-            mode = self._mode(_count(named.get("content-length", "")))
+            mode = self._mode()
         self._is_envoys = _FROM_UPSTREAM not in named
         self._timed_out = self._status == _GATEWAY_TIMEOUT and self._is_envoys
-        self._length = _count(named.get("content-length", ""))
         configured = self._configured
         if configured is None or configured.response_body_mode != mode:
             response.mode_override.response_body_mode = mode
             response.mode_override.response_header_mode = pb.ProcessingMode.SEND
         return response
 
-    def _mode(self, length: int | None) -> pb.ProcessingMode.BodySendMode:
+    def _mode(self) -> pb.ProcessingMode.BodySendMode:
+        length = self._length
         kind = media_type(self._content_type)
         if is_stream(self._content_type):
             if not self._reads_streams:
@@ -280,10 +281,6 @@ class Exchange:
             provider_request_id=reading.provider_request_id,
             outcome=Outcome.COMPLETED if complete else Outcome.ABORTED,
         )
-
-
-def _count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def set_header(mutation: pb.HeaderMutation, name: str, value: str) -> None:

@@ -30,7 +30,7 @@ class HttpRequest(NamedTuple):
     def is_cut(self) -> bool:
         """Whether there is more of the body than what is here."""
         # Envoy says "false" too where exactly as much as it may hand over has arrived, and more is on its way.
-        told = max(self.size, _length(self.headers.get("content-length", "")))
+        told = max(self.size, count_in(self.headers.get("content-length", "")) or 0)
         return self.headers.get(PARTIAL_HEADER) == "true" or told > len(self.body)
 
 
@@ -67,5 +67,6 @@ def _raw_headers(headers: base_pb2.HeaderMap) -> dict[str, str]:
     return found
 
 
-def _length(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+def count_in(text: str) -> int | None:
+    """The count that a header's value is; None if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
 
-from limiter.domain.calls import TAG_NAME_MAX, TAG_VALUE_MAX, TAGS_MAX
+from limiter.domain.calls import TAG_NAME, TAG_NAME_MAX, TAG_VALUE_MAX, TAGS_MAX
 from limiter.domain.errors import InvalidArgument
 from limiter.pricing.reading import CallReading
 from limiter.service.calls import Tags
-
-_NAME: Final = re.compile(rf"[A-Za-z0-9_.-]{{1,{TAG_NAME_MAX}}}", re.ASCII)
 
 
 @lru_cache(4096)  # the same few come with most calls; a mistake is not remembered
@@ -22,7 +18,7 @@ def parse_tags(text: str, *, header: str) -> Tags:
     for part in text.split(","):
         name, colon, value = part.strip().partition(":")
         value = value.strip()
-        if not colon or _NAME.fullmatch(name) is None:
+        if not colon or TAG_NAME.fullmatch(name) is None:
             remedy = f"write name:value,name:value; a name is 1 to {TAG_NAME_MAX} of A-Z a-z 0-9 _ . -"
             raise InvalidArgument(header, part, remedy)
         if not 1 <= len(value) <= TAG_VALUE_MAX or not value.isprintable():
@@ -38,7 +34,7 @@ def parse_tags(text: str, *, header: str) -> Tags:
 def check_body_tags(reading: CallReading, given: Tags) -> CallReading:
     """Check the tags of the body as those of the header are, and drop what the header (`given`) says already."""
     for name, _ in reading.tags:
-        if _NAME.fullmatch(name) is None:
+        if TAG_NAME.fullmatch(name) is None:
             remedy = f"name a tag by 1 to {TAG_NAME_MAX} of A-Z a-z 0-9 _ . -"
             raise InvalidArgument("metadata.tags", name, remedy)
     named = {name for name, _ in given}

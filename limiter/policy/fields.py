@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
-from limiter.domain.calls import COUNT_MAX, MODEL_MAX, TAG_NAME_MAX, TAG_VALUE_MAX
+from limiter.domain.calls import COUNT_MAX, MODEL_MAX, TAG_NAME, TAG_NAME_MAX, TAG_VALUE_MAX
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import CONCURRENCY_MAX, RATE_MAX, RATE_PERIODS, SPEND_WINDOWS
 from limiter.domain.money import CALL_MAX_NANOUSD, NANOUSD_PER_USD, SUM_MAX_NANOUSD, format_usd, parse_usd
@@ -37,7 +37,6 @@ MILLIONTHS: Final = 1_000_000
 
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)", re.ASCII)
 _DURATION_UNITS_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000}
-_TAG_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{TAG_NAME_MAX}}}", re.ASCII)
 _NUMBER_SCHEMA: Final = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"}]}
 _MODES: Final = {"enforce": False, "shadow": True}
 
@@ -157,7 +156,7 @@ def _timezone(value: object) -> str:
 
 
 def _tag_name(value: str) -> str:
-    if _TAG_NAME.fullmatch(value) is None:
+    if TAG_NAME.fullmatch(value) is None:
         raise refuse(value, f"name a tag with 1 to {TAG_NAME_MAX} of the letters A-Z a-z, digits and _ . -")
     return value
 

@@ -18,13 +18,22 @@ _ANY_HEADER: Final = 32 + zlib.MAX_WBITS
 _NO_HEADER: Final = -zlib.MAX_WBITS
 
 
+#: The encodings that can be undone.
+KNOWN: Final = ("gzip", "x-gzip", "deflate")
+
+
+def is_encoded(encoding: str) -> bool:
+    """Whether a content-encoding changes the bytes."""
+    return encoding.strip().lower() not in ("", "identity")
+
+
 class Decoder:
     """Decodes one answer as it comes. `failed`: it cannot be read (unknown encoding, damaged, or grown too large)."""
 
     def __init__(self, encoding: str, *, decoded_bytes_max: int = DECODED_MAX_BYTES) -> None:
         name = encoding.strip().lower()
-        self._plain = name in ("", "identity")
-        self.failed = not self._plain and name not in ("gzip", "x-gzip", "deflate")
+        self._plain = not is_encoded(encoding)
+        self.failed = not self._plain and name not in KNOWN
         self._room = decoded_bytes_max
         self._inflate = zlib.decompressobj(_ANY_HEADER)
         # Some servers mean by "deflate" the bare stream, without the header that the standard asks for.

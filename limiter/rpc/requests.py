@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -21,7 +20,6 @@ from limiter.service.calls import BookCall, Principal, ReserveCall, SettleCall, 
 from limiter.v1 import limiter_pb2 as pb
 
 TTL_MAX_MS = 86_400_000
-_TAG_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{words.TAG_NAME_MAX}}}", re.ASCII)
 
 
 def reserve_call(request: pb.ReserveRequest, *, trusted: bool, remaining_s: float | None) -> ReserveCall:
@@ -201,7 +199,7 @@ def _units(units: Mapping[str, int], *, field: str) -> dict[str, int]:
     if len(units) > words.TAGS_MAX:
         raise InvalidArgument(field, len(units), f"use at most {words.TAGS_MAX} units")
     for name in units:
-        if _TAG_NAME.fullmatch(name) is None:
+        if words.TAG_NAME.fullmatch(name) is None:
             raise InvalidArgument(field, name, f"name a unit by 1 to {words.TAG_NAME_MAX} of A-Z a-z 0-9 _ . -")
     return {name: _count(count, field=f"{field}.{name}") for name, count in units.items()}
 
@@ -215,7 +213,7 @@ def _tags(tags: Collection[pb.Tag]) -> Tags:
 @lru_cache(maxsize=8192)
 def _tag(name: str, value: str) -> tuple[str, str]:
     """Check one tag; the same few come with most calls."""
-    if _TAG_NAME.fullmatch(name) is None:
+    if words.TAG_NAME.fullmatch(name) is None:
         raise InvalidArgument("tags.name", name, f"use 1 to {words.TAG_NAME_MAX} of A-Z a-z 0-9 _ . -")
     if not value or len(value) > words.TAG_VALUE_MAX or not value.isprintable():
         raise InvalidArgument("tags.value", value, f"use 1 to {words.TAG_VALUE_MAX} printable characters")
