@@ -1,4 +1,4 @@
-"""The scripts alone: the same EVALSHA that a sidecar sends, made beforehand, sent through hiredis by one process.
+"""The scripts alone: the same FCALL that a sidecar sends, made beforehand, sent through hiredis by one process.
 
 `python -m bench.raw SOCKET ORGANIZATIONS BATCH BATCHES` reserves, then settles what it reserved, and prints JSON.
 """
@@ -32,7 +32,7 @@ from limiter.store import encoding, keys
 from limiter.store.cargo import Cargo
 from limiter.store.port import EndCall, HoldCall, Plan, PlanLimit, PlanScope
 from limiter.store.redis_store import RedisStore
-from limiter.store.scripts import script
+from limiter.store.scripts import library
 
 _HOUR_MS = 3_600_000
 _COST = 7_500_000
@@ -157,7 +157,7 @@ def _settle_command(holds: Sequence[HoldCall]) -> bytes:
 def _command(verb: str, cargo: Cargo, holds: Sequence[HoldCall], items: Sequence[bytes]) -> bytes:
     cargo.holds = [keys.hold_key(hold.name) for hold in holds]
     names, heading, placing = cargo.label()
-    words: Any = ("EVALSHA", script(verb).sha, len(names), *names, b"", heading, placing, *items)
+    words: Any = ("FCALL", library().functions[verb], len(names), *names, b"", heading, placing, *items)
     packed: bytes = hiredis.pack_command(words)
     return packed
 
@@ -185,15 +185,15 @@ def _send(store_socket: str, commands: Sequence[bytes], *, under_way: int) -> tu
         return time.perf_counter() - began, took_ms
 
 
-def _verb(store_socket: str, verb: str, commands: Sequence[bytes], batch: int) -> Verb:
+def _verb(store_socket: str, commands: Sequence[bytes], batch: int) -> Verb:
     with Redis(unix_socket_path=store_socket, protocol=2) as store:
-        store.script_load(script(verb).source)
+        store.function_load(library().source, replace=True)
         pid = int(store.info("server")["process_id"])
         store.config_resetstat()
         store_before_s, before_s = cpu_s(pid), time.process_time()
         seconds, took_ms = _send(store_socket, commands, under_way=1 if batch == 1 else 2)
         client_s, store_s = time.process_time() - before_s, cpu_s(pid) - store_before_s
-        script_us = evalsha_us(store)
+        script_us = scripts_us(store)
     count = len(commands) * batch
     took_ms.sort()
     p50_ms, p90_ms, p99_ms = (took_ms[int(q * (len(took_ms) - 1))] for q in (0.5, 0.9, 0.99))
@@ -209,10 +209,10 @@ def _verb(store_socket: str, verb: str, commands: Sequence[bytes], batch: int) -
     )
 
 
-def evalsha_us(store: Redis) -> float:
+def scripts_us(store: Redis) -> float:
     """What the store's commandstats say of all script calls since they were reset, in µs."""
     stats = store.info("commandstats")
-    return float(stats.get("cmdstat_evalsha", {"usec": 0})["usec"])
+    return float(stats.get("cmdstat_fcall", {"usec": 0})["usec"])
 
 
 def _batches(plans: Sequence[Plan], batch: int, batches: int) -> Iterator[list[HoldCall]]:
@@ -224,7 +224,7 @@ def _main(store_socket: str, organizations: int, batch: int, batches: int) -> No
     holds = list(_batches(asyncio.run(_plans(store_socket, organizations)), batch, batches))
     reserves = [_reserve_command(one) for one in holds]
     settles = [_settle_command(one) for one in holds]
-    raw = Raw(_verb(store_socket, "reserve", reserves, batch), _verb(store_socket, "settle", settles, batch))
+    raw = Raw(_verb(store_socket, reserves, batch), _verb(store_socket, settles, batch))
     print(json.dumps(asdict(raw)))
 
 

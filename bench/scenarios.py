@@ -149,7 +149,7 @@ class Bench:
             before, work_before_s = running.read(), work_s(self._on)
             run = self._generator.run(running.port, scenario.callers, load, seconds=self._pace.seconds)
             after, work_after_s = running.read(), work_s(self._on)
-            script_us = raw.evalsha_us(store)
+            script_us = raw.scripts_us(store)
         batches, held = _difference(after.batches, before.batches, "reserve")
         settle_batches, ended = _difference(after.batches, before.batches, "settle")
         sidecar_s, store_s = after.sidecar_s - before.sidecar_s, after.store_s - before.store_s

@@ -103,7 +103,7 @@ class Registry(Wire):
         return wrong
 
     async def _replace(self, organization: str, field: bytes, expected: bytes | str, fields: list[bytes | str]) -> bool:
-        return bool(await self._eval("replace", [keys.organization_key(organization)], [field, expected, *fields]))
+        return bool(await self._fcall("replace", [keys.organization_key(organization)], [field, expected, *fields]))
 
 
 def _stored_key(key: Scope, raw: bytes | None) -> StoredKey:

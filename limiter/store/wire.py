@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import NoScriptError
+from redis.exceptions import ResponseError
 
 from limiter.domain.errors import Unavailable
 from limiter.store.cargo import Cargo
 from limiter.store.diagnosis import STORE_ERRORS, diagnose
 from limiter.store.lanes import Lanes
-from limiter.store.scripts import script
+from limiter.store.scripts import library
 
 Client = Redis | RedisCluster
+
+#: A server may forget the library again before it is called.
+_LOADS_MAX: Final = 3
+
+_NO_FUNCTION: Final = "Function not found"
 
 #: Look-ups under way at once; further ones wait. Each takes a connection, and a pool that has none left raises.
 COMMANDS_UNDER_WAY_MAX = 32
@@ -40,7 +45,8 @@ class Wire:
     ) -> None:
         self._client = client
         self._cluster = isinstance(client, RedisCluster)
-        self._call = client.execute_command if isinstance(client, RedisCluster) else Lanes(client.connection_pool).call
+        if not isinstance(client, RedisCluster):
+            self._lanes = Lanes(client.connection_pool)
         self._clock_ms = clock_ms
         self._observe = observe
         self._observe_error = observe_error
@@ -57,20 +63,32 @@ class Wire:
         clock = b"" if self._clock_ms is None else str(self._clock_ms()).encode()
         names, heading, placing = cargo.label()
         began = time.perf_counter()
-        reply: list[Any] = await self._eval(verb, names, [clock, heading, placing, *items])
+        reply: list[Any] = await self._fcall(verb, names, [clock, heading, placing, *items])
         if self._observe is not None:
             self._observe(verb, time.perf_counter() - began, count)
         return reply
 
-    async def _eval(self, verb: str, names: Sequence[str], arguments: Sequence[bytes | str]) -> Any:  # noqa: ANN401 - a reply
-        code = script(verb)
+    async def _fcall(self, verb: str, names: Sequence[str], arguments: Sequence[bytes | str]) -> Any:  # noqa: ANN401 - a reply
+        command = ("FCALL", library().functions[verb], len(names), *names, *arguments)
         try:
-            try:
-                return await self._call("EVALSHA", code.sha, len(names), *names, *arguments)
-            except NoScriptError:
-                return await self._call("EVAL", code.source, len(names), *names, *arguments)
+            for _ in range(_LOADS_MAX):
+                try:
+                    return await self._call(names[0], *command)
+                except ResponseError as error:
+                    if str(error) != _NO_FUNCTION:
+                        raise
+                # A new server, a FUNCTION FLUSH, or a failover to a replica that was behind.
+                await self._call(names[0], "FUNCTION", "LOAD", "REPLACE", library().source)
+            return await self._call(names[0], *command)
         except STORE_ERRORS as error:
             raise self._unavailable(error) from error
+
+    async def _call(self, key: str, *command: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
+        """Send a command once, to the server that has `key`."""
+        if isinstance(self._client, RedisCluster):
+            # Without a node, redis-py would ask the server which of the words are keys, for each call.
+            return await self._client.execute_command(*command, target_nodes=self._client.get_node_from_key(key))
+        return await self._lanes.call(*command)
 
     async def _command(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
         try:

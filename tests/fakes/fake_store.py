@@ -1,56 +1,38 @@
-"""A fakeredis server that can run Limiter's scripts: it lacks `struct` and does not read the first line."""
+"""A fakeredis server that can run Limiter's functions: its Lua lacks `struct`."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from fakeredis import FakeAsyncRedis, FakeServer
-from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
+from fakeredis.commands_mixins import _lua_functions, scripting_mixin
 
 from tests.fakes import lua_struct
 
-
-class _Runtime:
-    """A Lua runtime that knows `struct` and skips the line of script flags, as a server does."""
-
-    def __init__(self, runtime: Any) -> None:  # noqa: ANN401 - lupa has no types
-        self._runtime = runtime
-        runtime.globals().struct = runtime.table_from(
-            {b"pack": lua_struct.pack, b"unpack": lua_struct.unpack, b"size": lua_struct.size}
-        )
-
-    def execute(self, source: bytes | str) -> object:
-        if isinstance(source, bytes) and source.startswith(b"#!"):
-            # The line break stays, so that line numbers in errors are right.
-            source = source[source.index(b"\n") :]
-        return self._runtime.execute(source)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._runtime, name)
+_LUA: Any = scripting_mixin.LUA_MODULE
 
 
-_plain_runtime = ScriptingCommandsMixin._get_server_runtime
-
-
-def _limiter_runtime(self: ScriptingCommandsMixin, server: FakeServer) -> object:
-    runtime = _plain_runtime(self, server)
-    if not isinstance(runtime, _Runtime) and isinstance(server, LimiterFakeServer):
-        runtime = server._lua_runtime = _Runtime(runtime)
-        server._lua_expected_globals.add(b"struct")
+def _runtime(**options: Any) -> Any:  # noqa: ANN401 - lupa has no types
+    runtime = _LUA.LuaRuntime(**options)
+    runtime.globals().struct = runtime.table_from(
+        {b"pack": lua_struct.pack, b"unpack": lua_struct.unpack, b"size": lua_struct.size}
+    )
     return runtime
 
 
-class LimiterFakeServer(FakeServer):
-    """One fake store; only this kind of server gets the additions."""
+class _Engine(_lua_functions.FunctionsEngine):
+    """The interpreter of a server's functions, with `struct`."""
 
-    _lua_runtime: object
-    _lua_expected_globals: set[bytes]
+    def __init__(self, lua_module: Any, *rest: Any) -> None:  # noqa: ANN401 - lupa has no types
+        super().__init__(SimpleNamespace(LuaRuntime=_runtime, LuaError=lua_module.LuaError), *rest)
 
 
 # fakeredis has no place to add a Lua module that needs no file.
-ScriptingCommandsMixin._get_server_runtime = _limiter_runtime  # type: ignore[method-assign]
+vars(_lua_functions)["_ALLOWED_GLOBALS"] += ("struct",)
+vars(scripting_mixin)["FunctionsEngine"] = _Engine
 
 
 def fake_client(server: FakeServer | None = None) -> FakeAsyncRedis:
     """Open a client of a fake store, a new one by default."""
-    return FakeAsyncRedis(server=server or LimiterFakeServer(), protocol=2)
+    return FakeAsyncRedis(server=server or FakeServer(), protocol=2)

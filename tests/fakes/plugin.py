@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 import redis
+from fakeredis import FakeServer
 from redis.asyncio import Redis
 
 from limiter.store.connection import no_retry
 from limiter.store.redis_store import RedisStore
-from tests.fakes.fake_store import LimiterFakeServer, fake_client
+from tests.fakes.fake_store import fake_client
 
 #: Opens one more client of the same, at first empty, store.
 OpenClient = Callable[[], Redis]
@@ -53,7 +54,7 @@ def back_end(request: pytest.FixtureRequest) -> str:
 def open_client(request: pytest.FixtureRequest, back_end: str) -> OpenClient:
     """Open clients of one store, which is empty when the test begins."""
     if back_end == "fakeredis":
-        server = LimiterFakeServer()
+        server = FakeServer()
         return lambda: fake_client(server)
     url = str(request.getfixturevalue("valkey_url"))
     with redis.Redis.from_url(url, protocol=2) as client:

@@ -162,7 +162,7 @@ async def test_ceilings_hold_when_the_scripts_are_flushed(
     running = asyncio.create_task(load.run(callers=300, calls=60))
     with books_store.client() as client:
         while not running.done():
-            await asyncio.to_thread(client.script_flush)
+            await asyncio.to_thread(client.function_flush)
             await asyncio.sleep(0.05)
     tally = await running
 

@@ -80,7 +80,7 @@ async def _walk(city: City, choose: Random, steps: int) -> None:
 async def _forget_scripts(city: City, walking: asyncio.Event) -> None:
     """As after a failover: the server knows no script, again and again."""
     while walking.is_set():
-        await city.client.script_flush()
+        await city.client.function_flush()
         await asyncio.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
--- Put before every script: the numbers and the arithmetic that all verbs share. Pure but for
+-- Put before every verb: the numbers and the arithmetic that all verbs share. Pure but for
 -- store_time. Lua numbers are doubles, so every integer here stays below 2^53; sums of money, which
 -- may not, are kept in two limbs: whole USD and the nano-USD below one (0 .. NANO-1).
 
@@ -39,7 +39,7 @@ local function has_flag(flags, flag)
   return floor(flags / flag) % 2 == 1
 end
 
--- An integer as the text that commands take.
+-- An integer as the text that commands take. What is remembered lasts for one call (open_batch).
 local texts = {}
 local function text_of(integer)
   local text = texts[integer]
@@ -59,6 +59,7 @@ end
 -- organization; then one key per item (a hold), in the order of the items. `heading` says how many,
 -- `placing` in which shard each organization is.
 local function open_batch(now, heading, placing)
+  texts = {}
   local shards, orgs, items, extra = struct.unpack('<I2I2I2I8', heading)
   local batch = {now = now, items = items, extra = extra, first_hold = 3 * shards + orgs,
                  shards = {}, orgs = {}, puts = {}}

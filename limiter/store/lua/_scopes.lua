@@ -31,8 +31,10 @@ local function pack_scope(state)
   return struct.pack('<BI8s', 1, state.last, state.layout) .. values
 end
 
--- What a layout says: its counters' names and kinds in order, and where each name stands.
-local layouts = {}
+-- What a layout says: its counters' names and kinds in order, and where each name stands. Remembered from call to
+-- call, as policies have few layouts; forgotten all at once before they become too many.
+local LAYOUTS_MAX = 1000
+local layouts, layouts_known = {}, 0
 local KINDS = {spend = SPEND, requests = REQUESTS, tokens = TOKENS, concurrency = CONCURRENCY}
 
 local function layout_of(layout)
@@ -45,7 +47,8 @@ local function layout_of(layout)
     found.names[found.counters] = name
     found.kinds[found.counters] = KINDS[string.match(name, ':(%a+):')]
   end
-  layouts[layout] = found
+  if layouts_known >= LAYOUTS_MAX then layouts, layouts_known = {}, 0 end
+  layouts[layout], layouts_known = found, layouts_known + 1
   return found
 end
 
