@@ -20,6 +20,19 @@ TAG_VALUE_MAX = 256
 MODEL_MAX = 256
 BODY_MAX_BYTES = 4 * 1024 * 1024
 
+#: What a call asks of a model.
+OPERATIONS = (
+    "chat",
+    "completion",
+    "embeddings",
+    "images",
+    "moderation",
+    "rerank",
+    "speech",
+    "transcription",
+    "video",
+)
+
 
 class Outcome(IntEnum):
     """How the provider call ended. The numbers are those of the wire contract."""
@@ -59,11 +72,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
-    """The provider's own request, to be read by the limiter."""
+    """The provider's own request, to be read by the limiter. `content_type` "" where nobody told it."""
 
     host: str
     path: str
     body: bytes
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from limiter.domain.reservations import Sizing
+
 
 class LimitKind(IntEnum):
     """What a limit counts. The numbers are those of the wire contract and of the scripts."""
@@ -48,7 +50,7 @@ class Limit:
     holds for CONCURRENCY. `per` is the window or period ("" for CONCURRENCY). `burst` is the bucket's
     size (REQUESTS, TOKENS; else 0). `models` are glob patterns; empty: every call. A `shadow` limit
     counts what it would refuse and never refuses. `warn_at` are fractions of the ceiling in
-    millionths, ascending (SPEND only).
+    millionths, ascending (SPEND only). `sizing`: how large holds are for it, None: as the settings say (SPEND only).
     """
 
     id: str
@@ -59,6 +61,7 @@ class Limit:
     models: tuple[str, ...] = ()
     shadow: bool = False
     warn_at: tuple[int, ...] = ()
+    sizing: Sizing | None = None
 
     @property
     def counter(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum, IntFlag
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.scopes import check_id
@@ -43,6 +43,14 @@ class OnAbort(IntEnum):
     FULL_HOLD = 3
 
 
+class Sizing(IntEnum):
+    """How large a hold is for what a call may cost."""
+
+    STRICT = 1  # an upper bound, or no hold at all
+    SAFE = 2  # conservative, by what is in the request
+    LEARNED = 3  # what such calls really cost, once enough of them are known; never above SAFE
+
+
 class RowFlag(IntFlag):
     """What a ledger row wants known of it. The numbers are those of the scripts."""
 
@@ -56,7 +64,12 @@ class RowFlag(IntFlag):
     FORCED = 128  # ended by an operator
     CONSUMED = 256  # admitted and settled at once
     SHADOWED = 512  # a shadow limit would have refused it
+    ZERO_COST = 1024  # what was told comes to nothing, and the policy does not name the model free
+    SUSPECT = 2048  # the counts that were told contradict each other: the larger reading was charged
 
+
+#: Nothing to say of a row.
+NO_FLAG: Final = RowFlag(0)
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 

@@ -69,7 +69,8 @@ class Place:
 class LimitStatus(NamedTuple):
     """One limit and its counters at the moment of an answer, in the limit's unit.
 
-    Times are ms since the epoch by the store's clock; 0 means never.
+    Times are ms since the epoch by the store's clock; 0 means never. `overage` is what of `settled` was charged above
+    the holds; it is known where limits are read, and 0 in the answers to a Reserve.
     """
 
     place: Place
@@ -79,6 +80,7 @@ class LimitStatus(NamedTuple):
     requested: int
     resets_at_ms: int = 0
     refills_at_ms: int = 0
+    overage: int = 0
 
     @property
     def scope(self) -> Scope:
@@ -92,7 +94,11 @@ class LimitStatus(NamedTuple):
 
 
 class Granted(NamedTuple):
-    """Permission to call. `reservation` is "" for a dry run."""
+    """Permission to call. `reservation` is "" for a dry run.
+
+    `output_field` is where the maximum output can be written in the body of a provider's request that names none: a
+    dotted path, "" where there is no such place, or none is needed.
+    """
 
     reservation: str
     held_nanousd: int
@@ -102,6 +108,7 @@ class Granted(NamedTuple):
     warnings: tuple[LimitStatus, ...] = ()
     repeated_call: bool = False
     dry_run: bool = False
+    output_field: str = ""
 
 
 @dataclass(frozen=True, slots=True)

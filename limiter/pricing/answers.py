@@ -1,42 +1,58 @@
-"""Reads what a call used from the provider's own answer: JSON, or a stream of events."""
+"""Reads what a call used from the provider's own answer: JSON, a stream of events, or no text at all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
-from functools import lru_cache
 from typing import Any, Final
 
-from genai_prices.data import providers as quoted_providers
-from genai_prices.data_snapshot import find_provider_by_id
-from genai_prices.types import Usage as ExtractedUsage
-from genai_prices.types import UsageExtractor
-
-from limiter.domain.calls import COUNT_MAX, MODEL_MAX, Outcome, ProviderResponse, Usage
+from limiter.domain.calls import MODEL_MAX, Outcome, ProviderResponse, Usage
 from limiter.domain.errors import InvalidArgument
 from limiter.pricing.bodies import read_json, refusal
-from limiter.pricing.streams import StreamReader, is_stream, take_event
-from limiter.pricing.units import FIELDS
+from limiter.pricing.extraction import rules_for
+from limiter.pricing.shapes import Shape, opened, shape_of, tells_nothing_by_nature
+from limiter.pricing.streams import StreamReader, is_stream, media_type, take_event
+from limiter.pricing.suspicion import agree, level, usage_of
+from limiter.pricing.tool_calls import count_tool_calls, used_by_others
 
 _BODY: Final = "provider_response.body"
-
-#: Where an answer tells what was used.
-_USAGES: Final = ("usage", "usageMetadata", "meta")
 
 #: Longest provider_request_id that is kept.
 _ID_MAX: Final = 256
 
-#: Terms that change the price, by field of a request or answer.
-_TERMS: Final = {"service_tier": frozenset({"priority", "flex", "fast"}), "speed": frozenset({"fast"})}
+#: Terms that change the price, by field of a request or answer, as price books name them.
+_TERMS: Final = {
+    "service_tier": frozenset({"priority", "flex", "fast"}),
+    "speed": frozenset({"fast"}),
+    "processing": frozenset({"batch"}),
+}
+
+#: How others than OpenAI and Anthropic say the same.
+_TERMS_BY_VALUE: Final = {
+    ("service_tier", "batch"): ("processing", "batch"),
+    ("serviceTier", "priority"): ("service_tier", "priority"),
+    ("serviceTier", "flex"): ("service_tier", "flex"),
+    ("trafficType", "ON_DEMAND_PRIORITY"): ("service_tier", "priority"),
+    ("trafficType", "ON_DEMAND_FLEX"): ("service_tier", "flex"),
+}
+
+#: Answers that are no text that could tell a usage: what was asked for is what was used.
+_NO_TEXT: Final = ("audio/", "image/", "video/", "application/octet-stream", "application/pdf", "application/zip")
+#: A stream of events that is not named one; JSON begins otherwise.
+_EVENT_BEGINS: Final = (b"data:", b"event:")
+
+_TRANSCRIPT: Final = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseReading:
     """What an answer says. `usage` is None where it does not say what was used.
 
-    `model` is the model as served, "" where it is not named. `context` is to be passed to the price book:
-    terms that the call was served on, such as {"service_tier": "priority"}.
+    `model` is the model as served, "" where it is not named. `context` is to be passed to the price book: terms that
+    the call was served on, such as {"service_tier": "priority"}. `suspect`: why the provider's counts make no sense, ()
+    if they do; `usage` are those counts all the same, and `larger` is the reading to charge. `as_asked`: such an answer
+    never tells a usage (speech, a transcript, vectors without a count): what the request asked for is what was used.
+    `others`: what the provider used of other models for this call, or beside what it counts in its usage, by model.
     """
 
     model: str
@@ -44,11 +60,29 @@ class ResponseReading:
     provider_request_id: str
     outcome: Outcome = Outcome.COMPLETED
     context: dict[str, str] = field(default_factory=dict)
+    suspect: tuple[str, ...] = ()
+    as_asked: bool = False
+    others: tuple[tuple[str, Usage], ...] = ()
+    larger: Usage | None = None
+
+
+_TERM_NAMES: Final = frozenset({*_TERMS, *(name for name, _ in _TERMS_BY_VALUE)})
 
 
 def terms(stated: Mapping[str, object]) -> dict[str, str]:
     """Return, of what a request or answer states, the terms that change the price."""
-    return {name: term for name, known in _TERMS.items() if isinstance(term := stated.get(name), str) and term in known}
+    found: dict[str, str] = {}
+    for name in _TERM_NAMES & stated.keys():
+        told = stated[name]
+        if isinstance(told, dict):
+            told = told.get("type")  # Bedrock
+        if not isinstance(told, str):
+            continue
+        if told in _TERMS.get(name, ()):
+            found[name] = told
+        elif meant := _TERMS_BY_VALUE.get((name, told)):
+            found |= [meant]
+    return found
 
 
 def read_response(*, provider: str, response: ProviderResponse) -> ResponseReading:
@@ -56,26 +90,36 @@ def read_response(*, provider: str, response: ProviderResponse) -> ResponseReadi
 
     An answer of status 300 or more used nothing: its outcome is FAILED. A stream that broke off before it told its
     usage is ABORTED, with usage None. Counts of fractions, such as seconds, are rounded up. Raises InvalidArgument
-    naming `provider_response.status` or `.body` for what cannot be read.
+    naming `provider_response.status` or `.body` for what cannot be read at all; counts that can be read but make no
+    sense are `suspect`.
     """
     if not 200 <= response.status <= 599:
         raise InvalidArgument("provider_response.status", response.status, "give the final status, 200 to 599")
     if response.status >= 300:
         return ResponseReading("", Usage(), "", Outcome.FAILED)
-    body = response.body
-    if is_stream(response.content_type):
-        stream = StreamReader(response.content_type)
+    body, kind = response.body, media_type(response.content_type)
+    if is_used_as_asked(kind) and not (kind in _TRANSCRIPT and body.lstrip().startswith(b"{")):
+        return ResponseReading("", None, "", as_asked=True)
+    if is_stream(kind) or body.startswith(_EVENT_BEGINS):
+        stream = StreamReader(kind)
         stream.feed(body)
         stream.finish()
-        if not stream.events:
+        if stream.events:
+            return read_stream(stream, provider=provider)
+        if not body.lstrip().startswith(b"{"):
             raise refusal(body, "send the stream of events as the provider sent it", field=_BODY)
-        return read_stream(stream, provider=provider)
     answer = read_json(body, field=_BODY, strict=False)
     if isinstance(answer, list):
         answer = _gathered(answer) or None
     if not isinstance(answer, dict):
         raise refusal(body, "send the provider's JSON object or stream of events", field=_BODY)
     return _reading(provider, answer, body, Outcome.COMPLETED)
+
+
+def is_used_as_asked(content_type: str) -> bool:
+    """Whether an answer of this type can tell no usage (speech, images, transcripts): the request says it all."""
+    kind = media_type(content_type)
+    return kind.startswith(_NO_TEXT) or kind in _TRANSCRIPT
 
 
 def read_stream(stream: StreamReader, *, provider: str) -> ResponseReading:
@@ -85,26 +129,34 @@ def read_stream(stream: StreamReader, *, provider: str) -> ResponseReading:
     """
     if stream.ended:
         return _reading(provider, stream.answer, b"", Outcome.COMPLETED)
-    told = {name: value for name, value in stream.answer.items() if name not in _USAGES}
-    return _reading(provider, told, b"", Outcome.ABORTED)
+    told = stream.answer
+    return ResponseReading(_model(told), None, _id(told), Outcome.ABORTED, terms(told))
 
 
 def usage_so_far(stream: StreamReader, *, provider: str) -> Usage | None:
     """Read the counts that a stream has told so far, final or not; None where it told none that can be read."""
+    answer = opened(stream.answer)
     try:
-        return _usage(provider, stream.answer, b"")
+        usage, _, larger = _usage(provider, answer, _shape(answer, b""), b"")
     except InvalidArgument:
         return None
+    return larger or usage
 
 
-def _reading(provider: str, answer: Mapping[str, Any], body: bytes, outcome: Outcome) -> ResponseReading:
-    reported = answer.get("usage")
+def _reading(provider: str, told: Mapping[str, Any], body: bytes, outcome: Outcome) -> ResponseReading:
+    answer = opened(told)
+    shape = _shape(answer, body)
+    usage, doubts, larger = _usage(provider, answer, shape, body)
     return ResponseReading(
-        model=_text(answer.get("model", answer.get("modelVersion")), MODEL_MAX),
-        usage=_usage(provider, answer, body),
-        provider_request_id=_text(answer.get("id", answer.get("responseId")), _ID_MAX),
-        outcome=outcome,
-        context=terms(reported if isinstance(reported, dict) else {}) | terms(answer),
+        _model(answer),
+        usage,
+        _id(answer),
+        outcome,
+        terms(shape.reported) | terms(answer) | shape.terms,
+        tuple(doubts),
+        usage is None and tells_nothing_by_nature(answer),
+        used_by_others(answer),
+        larger,
     )
 
 
@@ -117,78 +169,56 @@ def _gathered(events: list[Any]) -> dict[str, Any]:
     return answer
 
 
-def _usage(provider: str, answer: Mapping[str, Any], body: bytes) -> Usage | None:
-    """Extract the usage by the rules of genai-prices for `provider`; None if the answer has none."""
-    billed = answer.get("meta")
-    reported = answer.get("usage") or answer.get("usageMetadata")
-    if not reported and isinstance(billed, dict):
-        reported = billed.get("billed_units")
-    if not reported:
-        return None
-    if not isinstance(reported, dict):
+def _shape(answer: Mapping[str, Any], body: bytes) -> Shape:
+    shape = shape_of(answer)
+    if shape is None:
         raise refusal(body, "its usage is no object", field=_BODY)
-    if all(isinstance(value, str) for value in reported.values()):
-        return None  # Gemini, of a prompt that it blocked: traffic type and no count
-    failures: list[str] = []
-    known = provider if len(provider) <= MODEL_MAX else ""
-    for extractor in _extractors(known, _shape(answer, reported)):
-        try:
-            _, extracted = extractor.extract(answer)
-        except ValueError as error:
-            failures.append(str(error))
-        else:
-            return _counts(extracted, body)
-    raise refusal(body, f"its usage cannot be read: {failures[0] if failures else 'unknown form'}", field=_BODY)
+    return shape
 
 
-def _shape(answer: Mapping[str, Any], reported: Mapping[str, Any]) -> str:
-    """Tell the interface by the answer: hosts of one provider may offer several."""
-    if "prompt_tokens" in reported:
-        return "chat" if "completion_tokens" in reported or "data" not in answer else "embeddings"
-    if answer.get("type") == "message" or "cache_read_input_tokens" in reported:
-        return "anthropic"
-    if "input_tokens" in reported:
-        return "billed" if reported is not answer.get("usage") else "responses"
-    if "inputTokens" in reported:
-        return "converse"
-    return "gemini" if reported is answer.get("usageMetadata") else ""
+def _usage(
+    provider: str, answer: Mapping[str, Any], shape: Shape, body: bytes
+) -> tuple[Usage | None, list[str], Usage | None]:
+    """Read the usage by the rules of genai-prices for `provider`; None if there is none.
+
+    Returns it, what is wrong with it, and, if something is, the larger reading.
+    """
+    beside = count_tool_calls(answer) | dict(shape.units)
+    if not shape.name:
+        return (usage_of(beside) if beside else None), [], None
+    counts, doubts = _counts(provider if len(provider) <= MODEL_MAX else "", answer, shape, body)
+    for unit, count in beside.items():
+        counts.setdefault(unit, count)
+    told = dict(counts)
+    if shape.total is not None:
+        doubts += agree(counts, shape.total)
+    doubts += level(counts)
+    usage = usage_of(counts)
+    # Where nothing is wrong, what stands beside a count only has to be added to it.
+    return (usage_of(told), doubts, usage) if doubts and told != counts else (usage, doubts, None)
 
 
-@lru_cache(1024)
-def _extractors(provider: str, shape: str) -> Sequence[UsageExtractor]:
-    """The provider's own rules for answers of that shape, then those of the interface's inventor."""
-    flavors, inventor, invented = {
-        "chat": (("chat", "default"), "openai", "chat"),
-        "responses": (("responses", "default"), "openai", "responses"),
-        "anthropic": (("anthropic",), "anthropic", "default"),
-        "embeddings": (("embeddings",), "openai", "embeddings"),
-        "billed": (("embeddings",), "cohere", "embeddings"),
-        "converse": ((), "aws", "default"),
-        "gemini": ((), "google", "default"),
-    }.get(shape, (("default",), "", ""))
-    wanted = [(provider, flavor) for flavor in flavors] + [(inventor, invented)]
-    found = [(find_provider_by_id(quoted_providers, name), flavor) for name, flavor in wanted if name]
-    return tuple(
-        extractor
-        for maker, flavor in found
-        for extractor in (maker.extractors if maker and maker.extractors else ())
-        if extractor.api_flavor == flavor
-    )
+def _counts(provider: str, answer: Mapping[str, Any], shape: Shape, body: bytes) -> tuple[dict[str, int], list[str]]:
+    """Read by the first rules that find all they need, otherwise by the first that find anything."""
+    best: tuple[dict[str, int], list[str]] = {}, []
+    for rules in rules_for(provider, shape.name):
+        doubts: list[str] = []
+        counts = rules.counts(answer, doubts)
+        if counts and rules.required <= counts.keys():
+            return counts, doubts
+        if not best[0] and shape.total is not None and "input_tokens" in counts:
+            best = counts, doubts  # the provider's total tells the rest: `agree` adds it
+    if not best[0]:
+        raise refusal(body, "its usage cannot be read: no counts that are known", field=_BODY)
+    return best
 
 
-def _counts(extracted: ExtractedUsage, body: bytes) -> Usage:
-    """Translate to our words: fields by name, the rest as units."""
-    fields: dict[str, int] = {}
-    units: dict[str, int] = {}
-    for name, value in vars(extracted).items():
-        count = value if type(value) is int else int(Decimal(str(value)).to_integral_value(ROUND_CEILING))
-        if count > COUNT_MAX:
-            raise refusal(body, f"its usage is absurd: {name} {value}", field=_BODY)
-        if name in FIELDS:
-            fields[FIELDS[name]] = count
-        elif count:
-            units[name] = count
-    return Usage(**fields, units=units)
+def _model(answer: Mapping[str, Any]) -> str:
+    return _text(answer.get("model", answer.get("modelVersion")), MODEL_MAX)
+
+
+def _id(answer: Mapping[str, Any]) -> str:
+    return _text(answer.get("id", answer.get("responseId")), _ID_MAX)
 
 
 def _text(value: object, longest: int) -> str:

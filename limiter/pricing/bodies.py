@@ -52,7 +52,7 @@ def read_json(body: bytes, *, field: str, strict: bool) -> Any:  # noqa: ANN401 
         raise refusal(body, "it begins with a byte order mark; leave that out", field=field)
     if body.startswith(b"\x1f\x8b"):
         raise refusal(body, "it is compressed; send the JSON itself", field=field)
-    if body.count(b"[") + body.count(b"{") > CONTAINERS_MAX:
+    if len(body) > CONTAINERS_MAX and body.count(b"[") + body.count(b"{") > CONTAINERS_MAX:
         raise refusal(body, f"use at most {CONTAINERS_MAX} objects and lists", field=field)
     try:
         return (_STRICT if strict else _LENIENT).decode(body.decode())

@@ -217,12 +217,16 @@ def compile_price(
     charged: PriceSheet,
     held: PriceSheet,
     ledger: Mapping[str, object],
+    estimated: frozenset[str] = frozenset(),
     context_window: int | None = None,
     max_output_tokens: int | None = None,
     valid_until_ms: int | None = None,
     least_audio_seconds: int = 0,
 ) -> ModelPrice:
-    """Compile a price from the sheet to charge by and the (dearest) sheet to hold by."""
+    """Compile a price from the sheet to charge by and the (dearest) sheet to hold by.
+
+    `estimated` are units that only holds have a price for: what they count is billed as something else.
+    """
     return ModelPrice(
         provider=provider,
         model=model,
@@ -232,7 +236,7 @@ def compile_price(
         valid_until_ms=valid_until_ms,
         _charges=_ChargeTable.compile(charged),
         _holds=_HoldTable.compile(held),
-        _priced=priced_units(charged),
+        _priced=priced_units(charged) | estimated,
         _ledger=ledger,
         _least_audio_seconds=least_audio_seconds,
     )

@@ -1,4 +1,4 @@
-"""Prices of one's own: a YAML file whose entries win over genai-prices.
+"""Prices of one's own: a YAML file (or the same in JSON, named .json) whose entries win over genai-prices.
 
 ::
 
@@ -12,24 +12,32 @@
         cache_write_per_million: "3.125"
         reasoning_per_million: "10"       # left out: as output
         per_request: "0.005"              # USD per call
-        units: {images: "0.04", audio_seconds: "0.0001"}   # USD per unit
+        units: {images: "0.04", audio_seconds: "0.0001"}   # USD per single unit
+        above_200000:                     # of calls with more input tokens: what changes for all of the call
+          input_per_million: "5"
         context_window: 128000
         max_output_tokens: 16384
         from: 2026-01-01              # 0:00 UTC; left out: always
         source: "https://example.com/pricing"
+      - {provider: openai, match: painter, units: {images: "0.04"}}
+      - {provider: openai, match: painter, units: {images: "0.08"}, when: {quality: hd}}   # variants follow the base
+      - {match: painter-2, held_units: {images: "0.25"}}   # billed by tokens; what a hold takes for each image
+      - {provider: openai, match: "gpt-*", adds: true, units: {web_searches: "0.008"}}   # whatever prices the model
 
-Of the entries that match a model and have begun, the last one counts, and counts whole: what it does not
-price has no price. Amounts are read digit by digit, quoted or not; they never become floats. Unit names
-are those of genai-prices (see :mod:`limiter.pricing.units`) or any others that callers will use.
+Of the entries that match a model and a call's terms (`when`) and have begun, the last one counts, and counts whole:
+what it does not price has no price. An entry that has nothing but `held_units` prices nothing: it adds to the holds of
+a model that has a price elsewhere. So does one that `adds` to what calls are charged: see
+:mod:`limiter.pricing.additions`. Amounts are read digit by digit, quoted or not; they never become floats. Unit
+names are those of genai-prices (see :mod:`limiter.pricing.units`) or any others that callers will use. Which terms a
+call has, and what a hold takes for those that it does not tell: :mod:`limiter.pricing.selection`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from fnmatch import translate
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Never
@@ -41,13 +49,19 @@ from pydantic_core import PydanticCustomError
 from limiter.domain.calls import COUNT_MAX
 from limiter.domain.errors import SHOWN_VALUE_MAX, LimiterError
 from limiter.domain.money import NANOUSD_PER_USD
+from limiter.pricing.exact import Literal as Written
+from limiter.pricing.exact import read_json, read_yaml
 from limiter.pricing.sheets import PriceSheet
 from limiter.pricing.units import REQUESTS, RESERVED
 
 _AMOUNT: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,18})?", re.ASCII)
 _AMOUNT_RULE: Final = 'write a decimal number of USD, such as "2.50", at most 9 digits before the point and 18 after it'
-_UNIT: Final = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
-_UNIT_RULE: Final = "use 1 to 64 of a-z, 0-9 and _, beginning with a letter"
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+_NAME_RULE: Final = "use 1 to 64 of a-z, 0-9 and _, beginning with a letter"
+_ABOVE: Final = re.compile(r"above_([1-9][0-9]{0,11})", re.ASCII)
+
+#: How a file's tiers are known among the fields of an entry: by any number of tokens.
+ABOVE: Final = "above_<tokens>"
 
 
 class PricesInvalid(LimiterError):
@@ -58,14 +72,8 @@ class PricesInvalid(LimiterError):
         self.mistakes = tuple(mistakes)
 
 
-class _Literal(str):
-    """An unquoted number, as it stands in the file."""
-
-    __slots__ = ()
-
-
 def _refuse(value: object, remedy: str) -> Never:
-    shown = repr(str(value)) if isinstance(value, _Literal) else repr(value)
+    shown = repr(str(value)) if isinstance(value, Written) else repr(value)
     raise PydanticCustomError("limiter", "{shown} is not valid; {remedy}", {"shown": shown, "remedy": remedy})
 
 
@@ -76,33 +84,48 @@ def _amount(value: object) -> Fraction:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, _Literal) or not value.isdecimal() or not 1 <= int(value[:14]) <= COUNT_MAX:
+    if not isinstance(value, Written) or not value.isdecimal() or not 1 <= int(value[:14]) <= COUNT_MAX:
         _refuse(value, f"write a whole number from 1 to {COUNT_MAX}")
     return int(value)
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or isinstance(value, _Literal) or not 1 <= len(value) <= 512:
+    if not isinstance(value, str) or isinstance(value, Written) or not 1 <= len(value) <= 512:
         _refuse(value, "write a text of 1 to 512 characters, quoted if it looks like a number")
     return value
 
 
 def _day(value: object) -> date:
+    if isinstance(value, str):  # as JSON has it
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
     if not isinstance(value, date) or isinstance(value, datetime):
         _refuse(value, "write a day, such as 2026-01-01, without a time")
     return value
 
 
 def _unit(value: object) -> str:
-    if not isinstance(value, str) or _UNIT.fullmatch(value) is None:
-        _refuse(value, _UNIT_RULE)
     if value in RESERVED:
         _refuse(value, "it has a field of its own (input_per_million, …, per_request)")
+    return _term(value)
+
+
+def _term(value: object) -> str:
+    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
+        _refuse(value, _NAME_RULE)
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        _refuse(value, "write true or false")
     return value
 
 
 def _version(value: object) -> int:
-    if not isinstance(value, _Literal) or value != "1":
+    if not isinstance(value, Written) or value != "1":
         _refuse(value, "this release reads version 1")
     return 1
 
@@ -111,15 +134,14 @@ _Amount = Annotated[Fraction, BeforeValidator(_amount)]
 _Count = Annotated[int, BeforeValidator(_count)]
 _Text = Annotated[str, BeforeValidator(_text)]
 _Unit = Annotated[str, BeforeValidator(_unit)]
+_Term = Annotated[str, BeforeValidator(_term)]
 
 
-class Override(BaseModel):
-    """One entry of the file; amounts are nano-USD, per million tokens where the name says so."""
+class _Prices(BaseModel):
+    """Amounts are nano-USD, per million tokens where the name says so."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    provider: _Text | None = None
-    match: _Text
     input_per_million: _Amount | None = None
     output_per_million: _Amount | None = None
     cache_read_per_million: _Amount | None = None
@@ -127,22 +149,61 @@ class Override(BaseModel):
     reasoning_per_million: _Amount | None = None
     per_request: _Amount | None = None
     units: dict[_Unit, _Amount] = {}
+
+    def by_unit(self) -> dict[str, Fraction]:
+        """Return the prices that are given, each for a single unit."""
+        per_million = {
+            "input_tokens": self.input_per_million,
+            "output_tokens": self.output_per_million,
+            "cache_read_tokens": self.cache_read_per_million,
+            "cache_write_tokens": self.cache_write_per_million,
+            "output_reasoning_tokens": self.reasoning_per_million,
+        }
+        prices = {unit: price / 1_000_000 for unit, price in per_million.items() if price is not None}
+        if self.per_request is not None:
+            prices[REQUESTS] = self.per_request
+        return prices | self.units
+
+
+class Override(_Prices):
+    """One entry of the file."""
+
+    provider: _Text | None = None
+    match: _Text
+    when: dict[_Term, _Text] = {}
+    adds: Annotated[bool, BeforeValidator(_flag)] = False
+    held_units: dict[_Unit, _Amount] = {}
+    tiers: dict[str, _Prices] = Field(default={}, alias=ABOVE)
     context_window: _Count | None = None
     max_output_tokens: _Count | None = None
     begins: Annotated[date, BeforeValidator(_day)] | None = Field(default=None, alias="from")
     source: _Text | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_tiers(cls, entry: object) -> object:
+        if not isinstance(entry, dict) or ABOVE in entry:
+            return entry
+        tiers = {name: value for name, value in entry.items() if isinstance(name, str) and _ABOVE.fullmatch(name)}
+        return {name: value for name, value in entry.items() if name not in tiers} | ({ABOVE: tiers} if tiers else {})
+
     @model_validator(mode="after")
     def _prices_something(self) -> Override:
-        if not self.sheet().prices:
+        base = self.by_unit()
+        if not base and (self.tiers or not self.held_units):
             raise PydanticCustomError("limiter", "no price is given; write 0 for what is free")
+        if self.adds and (base.keys() != self.units.keys() or self.tiers or self.held_units):
+            raise PydanticCustomError("limiter", "it adds units to the price of a model: give it units, and no others")
+        for name, tier in self.tiers.items():
+            if unknown := sorted(tier.by_unit().keys() - base.keys()):
+                message = "{tier} prices {units}, which the entry itself does not; price it there, too"
+                raise PydanticCustomError("limiter", message, {"tier": name, "units": ", ".join(unknown)})
         return self
 
-    def matches(self, *, providers: frozenset[str], model: str) -> bool:
-        """Whether the entry is about `model` at a provider of that name; no providers: at any."""
-        if self.provider is not None and providers and self.provider.lower() not in providers:
-            return False
-        return re.match(translate(self.match.lower()), model.lower()) is not None
+    @property
+    def prices(self) -> bool:
+        """Whether it prices a model, and is no addition to its price or to what holds take."""
+        return not self.adds and bool(self.by_unit())
 
     @property
     def begins_ms(self) -> int | None:
@@ -153,53 +214,35 @@ class Override(BaseModel):
         return int(midnight.timestamp()) * 1000
 
     def sheet(self) -> PriceSheet:
-        """Return its prices per unit."""
-        per_million = {
-            "input_tokens": self.input_per_million,
-            "output_tokens": self.output_per_million,
-            "cache_read_tokens": self.cache_read_per_million,
-            "cache_write_tokens": self.cache_write_per_million,
-            "output_reasoning_tokens": self.reasoning_per_million,
-        }
-        prices = {unit: (price / 1_000_000,) for unit, price in per_million.items() if price is not None}
-        if self.per_request is not None:
-            prices[REQUESTS] = (self.per_request,)
-        prices |= {unit: (price,) for unit, price in self.units.items()}
-        return PriceSheet(starts=(), prices=prices)
+        """Return its prices per unit; a tier costs what the one below costs where it says nothing else."""
+        tiers = sorted((int(name.removeprefix("above_")), tier.by_unit()) for name, tier in self.tiers.items())
+        rows = [self.by_unit()]
+        for _, changed in tiers:
+            rows.append(rows[-1] | changed)
+        return PriceSheet(
+            tuple(start for start, _ in tiers), {unit: tuple(row[unit] for row in rows) for unit in rows[0]}
+        )
+
+    def held_sheet(self) -> PriceSheet:
+        """Return what holds take beside the prices."""
+        return PriceSheet((), {unit: (price,) for unit, price in self.held_units.items()})
+
+    def described(self) -> dict[str, object]:
+        """Return where the price is from, ready for JSON."""
+        found: dict[str, object] = {"match": self.match}
+        if self.when:
+            found["when"] = dict(self.when)
+        return found | ({"source": self.source} if self.source else {})
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Annotated[Literal[1], BeforeValidator(_version)]
+    made: Annotated[date, BeforeValidator(_day)] | None = Field(default=None, alias="date")
+    source: _Text | None = None
+    licence: _Text | None = None
     models: tuple[Override, ...]
-
-
-class _ExactLoader(yaml.SafeLoader):
-    """Reads numbers as their literal text and refuses a key that is given twice."""
-
-
-def _exact_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> _Literal:
-    return _Literal(loader.construct_scalar(node))
-
-
-def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        name = str(key.value)
-        if name in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
-        seen.add(name)
-    return loader.construct_mapping(node, deep=True)
-
-
-_CONSTRUCTORS: Final[Mapping[str, Callable[..., object]]] = {
-    "tag:yaml.org,2002:int": _exact_number,
-    "tag:yaml.org,2002:float": _exact_number,
-    "tag:yaml.org,2002:map": _unique_mapping,
-}
-for _tag, _constructor in _CONSTRUCTORS.items():
-    _ExactLoader.add_constructor(_tag, _constructor)
 
 
 def read_overrides(file: Path) -> tuple[tuple[Override, ...], str]:
@@ -209,7 +252,7 @@ def read_overrides(file: Path) -> tuple[tuple[Override, ...], str]:
     """
     try:
         content = file.read_bytes()
-        document = yaml.load(content, Loader=_ExactLoader)  # noqa: S506 - the loader is a SafeLoader
+        document = read_json(content) if file.suffix == ".json" else read_yaml(content)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise PricesInvalid(file, [" ".join(str(error).split())]) from None
     if not isinstance(document, dict):
@@ -222,11 +265,13 @@ def read_overrides(file: Path) -> tuple[tuple[Override, ...], str]:
     return models, hashlib.sha256(content).hexdigest()
 
 
-def _refuse_repetition(file: Path, models: tuple[Override, ...]) -> None:
+def _refuse_repetition(file: Path, models: Iterable[Override]) -> None:
     mistakes: list[str] = []
-    first: dict[tuple[str | None, str, date | None], int] = {}
+    first: dict[object, int] = {}
     for index, entry in enumerate(models):
-        subject = (entry.provider and entry.provider.lower(), entry.match.lower(), entry.begins)
+        when = frozenset((term, value.lower()) for term, value in entry.when.items())
+        kind = (entry.prices, entry.adds)
+        subject = (entry.provider and entry.provider.lower(), entry.match.lower(), entry.begins, when, kind)
         if subject in first:
             mistakes.append(f"models[{index}]: repeats models[{first[subject]}]; keep one of them")
         first.setdefault(subject, index)
@@ -234,12 +279,12 @@ def _refuse_repetition(file: Path, models: tuple[Override, ...]) -> None:
         raise PricesInvalid(file, mistakes)
 
 
-def _sentence(mistake: dict[str, Any]) -> str:
+def _sentence(mistake: Mapping[str, Any]) -> str:
     """Write `models[2].units.images: what is wrong; what to do`."""
-    steps = [step for step in mistake["loc"] if step != "[key]"]
+    steps = [step for step in mistake["loc"] if step not in ("[key]", ABOVE)]
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
     if mistake["type"] == "extra_forbidden":
-        return f"{path}: unknown field; {_known(len(steps))}"
+        return f"{path}: unknown field; {_known(mistake['loc'])}"
     if mistake["type"] == "missing":
         return f"{path}: is missing"
     message: str = mistake["msg"]
@@ -248,6 +293,8 @@ def _sentence(mistake: dict[str, Any]) -> str:
     return f"{path}: {message}"
 
 
-def _known(depth: int) -> str:
-    fields = (_Document if depth == 1 else Override).model_fields
-    return "known are " + ", ".join(info.alias or name for name, info in fields.items())
+def _known(place: tuple[object, ...]) -> str:
+    model = _Document if len(place) == 1 else _Prices if ABOVE in place[:-1] else Override
+    fields: Mapping[str, Any] = model.model_fields
+    first = {name: fields[name] for name in ("provider", "match") if name in fields}
+    return "known are " + ", ".join(info.alias or name for name, info in {**first, **fields}.items())

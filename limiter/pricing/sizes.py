@@ -1,178 +1,204 @@
-"""An upper bound of the input tokens of a request.
+"""How large the input of a request can be: an upper bound, and an estimate from its own content.
 
-Tokenizers of these providers work on bytes and never make more tokens than there are bytes, so the bytes of
-the body bound its text; the JSON around a message is longer than what a chat template puts there. What bytes
-do not bound gets a flat allowance. These constants were checked against recorded calls (tests/pricing).
+The bound rests on two facts. Tokenizers of these providers work on bytes and never make more tokens than there are
+bytes, so that the bytes of the body bound its text, and the JSON around a message is longer than what a chat template
+puts there. And an image is never more tokens than its provider's rules give to the largest. What neither bounds
+(documents that are packed, and what is elsewhere) is growth: the context window bounds it.
+
+Parts that are no text are looked for in the content of messages only. Arguments and results of tools are text to a
+model, whatever is written in them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Final
 
-from limiter.pricing.hosts import Dialect
+from limiter.pricing.audio import audio_length
+from limiter.pricing.bounds import Bound, Size
+from limiter.pricing.documents import document_pages
+from limiter.pricing.families import Family, family_of
+from limiter.pricing.growth import STORED_TOKENS, growth_of, stored
+from limiter.pricing.images import decoded, image_tokens
+from limiter.pricing.parts import MARKS, Part, read_part
+from limiter.pricing.paths import Dialect
+from limiter.pricing.texts import decomposed_bytes, text_tokens
 
-#: What a provider puts before every prompt (the date, the format of the answer).
-REQUEST_TOKENS: Final = 128
-
-#: What a provider adds to explain the use of tools and formats.
-TOOLS_TOKENS: Final = 2_000
-
-#: One image, inline or by URL. Anthropic's largest is 4,784 tokens; among the others gpt-4o-mini counts up to 48,169.
-IMAGE_TOKENS: Final = {Dialect.ANTHROPIC_MESSAGES: 5_000}
-IMAGE_TOKENS_ELSEWHERE: Final = 50_000
-
-#: A document in the body, besides its bytes: its first page as text and picture.
-DOCUMENT_TOKENS: Final = 5_000
-
-#: One document, sound or video that the body only refers to. It may be larger: see `Size.bounded`.
-FILE_TOKENS: Final = 200_000
-
-_IMAGES: Final = frozenset({"image", "image_url", "input_image"})
-_FILES: Final = frozenset({"document", "file", "input_file", "video", "video_url", "input_video", "container_upload"})
-_SOUNDS: Final = frozenset({"audio", "audio_url", "input_audio"})
-_REFERENCES: Final = ("url", "file_url", "uri", "file_uri", "file_id")
-
-#: Fields that let the provider add input which is not in the body.
-_OPENING_FIELDS: Final = (
-    "previous_response_id",
-    "conversation",
-    "prompt",
-    "web_search_options",
-    "mcp_servers",
-    "plugins",
+#: Fields whose values are content: of a request, and of what is inside of content.
+_CONTENT: Final = frozenset(
+    {"content", "parts", "output", "toolResult", "functionResponse", "function_response", "source", "document"}
+)
+_MESSAGES: Final = frozenset(
+    {"messages", "input", "inputs", "contents", "content", "system", "systemInstruction", "system_instruction"}
+    | {"requests", "instances", "message"}
 )
 
-#: Models that search or call themselves before they answer, whatever the body says.
-_AGENTS: Final = re.compile(r"compound|search|sonar|:online", re.IGNORECASE)
-
-#: Kinds of tools that run at the caller's; any other kind runs at the provider and feeds its results to the model.
-_CALLERS_TOOLS: Final = (
-    "function",
-    "custom",
-    "bash_",
-    "text_editor_",
-    "computer",
-    "memory_",
-    "local_shell",
-    "apply_patch",
-)
+#: Fields of a request that ask for an answer in a form, which the model is told.
+_FORMS: Final = ("response_format", "text", "output_config", "output_format", "outputConfig")
+#: Fields that the provider explains to the model.
+_EXPLAINED: Final = frozenset({"tools", "toolConfig", "generationConfig", *_FORMS})
+#: Kinds of tools that the caller describes in full; the provider describes the others, which the caller only runs.
+_DESCRIBED: Final = frozenset({"function", "custom", "namespace"})
 
 
-@dataclass(slots=True)
-class Size:
-    """How large the input can be.
+class _Tally:
+    """What was found: text, tokens of other things, and what is elsewhere."""
 
-    `bounded` is False if the provider adds input that is not in the body (earlier turns kept there, searches,
-    files by reference, several passes over the prompt): then `input_tokens` is the least, and only the context
-    window bounds it. `units` announces dearer kinds of input.
-    """
+    __slots__ = ("blob", "elsewhere", "family", "one_hour", "safe", "sound", "strict", "texts")
 
-    input_tokens: int
-    bounded: bool = True
-    units: dict[str, int] = field(default_factory=dict)
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.texts: list[str] = []
+        self.blob = self.strict = self.safe = 0
+        self.sound = [0, 0]
+        #: Parts that are elsewhere or packed, by field and kind, with what is allowed for them.
+        self.elsewhere: dict[tuple[str, str], int] = {}
+
+    def add(self, part: Part) -> None:
+        """Count a part that is no text."""
+        if part.kind == "image":
+            strict, safe = image_tokens(self.family, part.data, low=part.low)
+            self.blob += len(part.data)
+        elif part.where:
+            strict, safe = 0, 0
+            self.grow(part, STORED_TOKENS)
+        elif part.kind == "text":
+            strict, safe = 0, text_tokens(decoded(part.data).decode("utf-8", "replace"))
+        elif part.kind == "audio":
+            length = audio_length(decoded(part.data))
+            strict, safe = length.strict * self.family.second[0], length.safe * self.family.second[1]
+            self.sound[0] += strict
+            self.sound[1] += safe
+            self.blob += len(part.data)
+        else:
+            strict, safe = self._packed(part)
+        self.strict += strict
+        self.safe += safe
+
+    def grow(self, part: Part, tokens: int) -> None:
+        """Note a part that only the context window bounds."""
+        place = part.where or "data", part.kind
+        self.elsewhere[place] = self.elsewhere.get(place, 0) + tokens
+
+    def _packed(self, part: Part) -> tuple[int, int]:
+        """Documents and films: what is in them may be far more than their bytes, so that only a window bounds it."""
+        size = len(part.data) * 3 // 4
+        if part.kind == "video":
+            # At the 500 kbit/s of a small film; providers look at one picture a second.
+            safe = (1 + size // 62_500) * self.family.film
+        else:
+            safe = document_pages(decoded(part.data)) * self.family.page
+        self.grow(part, 0)
+        return safe, safe
 
 
 def measure(body: bytes, request: Mapping[str, Any], *, model: str, dialect: Dialect) -> Size:
     """Bound the input of `request` to `model`, which was read from `body`."""
-    reasoning = request.get("reasoning")
-    passes = isinstance(reasoning, dict) and reasoning.get("mode")
-    opened = passes or _AGENTS.search(model) or any(request.get(name) for name in _OPENING_FIELDS)
-    size = Size(len(body) + REQUEST_TOKENS, bounded=not opened)
-    if tools := request.get("tools"):
-        size.input_tokens += TOOLS_TOKENS
-        size.bounded = size.bounded and isinstance(tools, list) and all(map(_runs_at_callers, tools))
-    elif request.get("response_format") or request.get("text") or request.get("output_config"):
-        size.input_tokens += TOOLS_TOKENS
-    _measure_parts(request, dialect, size)
-    return size
+    del dialect  # what is in a request tells more
+    family = family_of(model)
+    tally = _Tally(family)
+    _walk(request, tally)
+    text = "\n".join(tally.texts)
+    strict, safe = _preambles(request, family)
+    written = len(body) - tally.blob
+    if not text.isascii():
+        written += decomposed_bytes(text)
+    strict += written + tally.strict
+    safe = min(strict, safe + text_tokens(text) + tally.safe)
+    parts = [stored(*place, tokens) for place, tokens in tally.elsewhere.items()] if tally.elsewhere else ()
+    growth = growth_of(request, model, parts)
+    if "1h" not in tally.texts and not tally.sound[0]:
+        return Size(Bound(strict), Bound(safe), growth)
+    return Size(_with_kinds(strict, tally, 0), _with_kinds(safe, tally, 1), growth)
 
 
-def _runs_at_callers(tool: object) -> bool:
-    if not isinstance(tool, dict):
-        return False
-    kind = tool.get("type", "custom")
-    return isinstance(kind, str) and kind.startswith(_CALLERS_TOOLS)
+def _with_kinds(tokens: int, tally: _Tally, way: int) -> Bound:
+    """Announce the dearer kinds of input: sound, and what is kept in a cache for an hour."""
+    units = {"cache_write_1h_tokens": tokens} if "1h" in tally.texts else {}
+    if tally.sound[way]:
+        units["input_audio_tokens"] = min(tokens, tally.sound[way])
+    return Bound(tokens, units)
 
 
-def _measure_parts(request: Mapping[str, Any], dialect: Dialect, size: Size) -> None:
-    """Count what is not text, wherever it stands; take inline images out of the bytes."""
-    dearer: set[str] = set()
-    before = size.input_tokens
-    for part in _marked_objects(request):
-        kind = part.get("type")
-        if part.get("ttl") == "1h":
-            dearer.add("cache_write_1h_tokens")
-        if not isinstance(kind, str):
-            continue
-        if kind in _IMAGES:
-            size.input_tokens += IMAGE_TOKENS.get(dialect, IMAGE_TOKENS_ELSEWHERE)
-        elif kind == "file" and dialect is Dialect.ANTHROPIC_MESSAGES:
-            continue  # the source of a document or image, which is counted itself
-        elif kind in _FILES or kind in _SOUNDS:
-            if kind in _SOUNDS:
-                dearer.add("input_audio_tokens")
-            size.input_tokens += DOCUMENT_TOKENS
-            if _refers(part):
-                size.input_tokens += FILE_TOKENS
-                size.bounded = False
-    if not dearer and size.input_tokens == before:
+def _preambles(request: Mapping[str, Any], family: Family) -> tuple[int, int]:
+    """What the provider puts before the prompt, strict and safe."""
+    if _EXPLAINED.isdisjoint(request):
+        return family.preamble
+    strict, safe = family.preamble
+    config = request.get("toolConfig")
+    tools = request.get("tools") or (config.get("tools") if isinstance(config, dict) else None)
+    if tools:
+        strict += family.tools[0]
+        safe += family.tools[1]
+        for tool in tools if isinstance(tools, list) else ():
+            kind = tool.get("type") if isinstance(tool, dict) else None
+            if isinstance(kind, str) and kind not in _DESCRIBED:
+                strict += family.built_in[0]
+                safe += family.built_in[1]
+    config = request.get("generationConfig")
+    if any(request.get(name) for name in _FORMS) or (isinstance(config, dict) and len(config) > 1):
+        strict += family.form[0]
+        safe += family.form[1]
+    return strict, safe
+
+
+def _walk(request: Mapping[str, Any], tally: _Tally) -> None:
+    """Collect all texts of `request`, and count what in its messages is none."""
+    texts = tally.texts
+    plain: list[Any] = []
+    content: list[Any] = []
+    for name, value in request.items():
+        if type(value) is str:
+            texts.append(value)
+        elif type(value) is dict or type(value) is list:
+            (content if name in _MESSAGES else plain).append(value)
+    while content:
+        node = content.pop()
+        if type(node) is list:
+            _sort(node, texts, content, plain)
+        elif MARKS.isdisjoint(node) or (part := read_part(node)) is None:
+            texts.extend(node)
+            for name, value in node.items():
+                if type(value) is str:
+                    texts.append(value)
+                elif type(value) is dict or type(value) is list:
+                    (content if name in _CONTENT else plain).append(value)
+        else:
+            tally.add(part)
+    _collect(plain, texts)
+
+
+def _sort(values: list[Any], texts: list[str], content: list[Any], plain: list[Any]) -> None:
+    """Lay each of a list of messages or parts where it belongs."""
+    if values and type(values[0]) is int:
+        plain.append(values)  # tokens
         return
-    size.input_tokens -= sum(_inline_image_bytes(part, dialect) for part in _message_parts(request))
-    size.units = dict.fromkeys(dearer, size.input_tokens)
+    for value in values:
+        if type(value) is dict:
+            if len(value) == 2 and type(role := value.get("role")) is str and type(text := value.get("content")) is str:
+                texts += (role, text)  # as most messages are: the names of the two cost nothing
+            else:
+                content.append(value)
+        elif type(value) is list:
+            content.append(value)
+        elif type(value) is str:
+            texts.append(value)
+        elif value is not None:
+            texts.append(repr(value))
 
 
-def _refers(part: Mapping[str, Any]) -> bool:
-    """Whether the content is elsewhere: behind a URL, or in the provider's store of files."""
-    places = (part, *(value for value in part.values() if isinstance(value, dict)))
-    values = (place.get(name, "data:") for place in places for name in _REFERENCES)
-    bare = part.get("input_audio", "data:")
-    return any(not (isinstance(value, str) and value.startswith("data:")) for value in values) or (
-        isinstance(bare, str) and bare.startswith("http")
-    )
-
-
-def _marked_objects(tree: object) -> list[dict[str, Any]]:
-    """Every JSON object of `tree` that tells a type or a time to live, wherever it stands."""
-    marked = []
-    pending = [tree]
+def _collect(pending: list[Any], texts: list[str]) -> None:
+    """Collect names, texts and numbers below `pending`."""
     while pending:
         node = pending.pop()
-        if isinstance(node, dict):
-            if "type" in node or "ttl" in node:
-                marked.append(node)
-            values: Iterable[object] = node.values()
-        else:
-            values = node if isinstance(node, list) else ()
-        for value in values:
-            if isinstance(value, (dict, list)):
-                pending.append(value)  # noqa: PERF401 - a loop is the faster of the two here
-    return marked
-
-
-def _message_parts(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parts of messages: places where an image is taken for an image, never for text."""
-    messages = request.get("messages", request.get("input"))
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if isinstance(part, dict):
-                yield part
-
-
-def _inline_image_bytes(part: Mapping[str, Any], dialect: Dialect) -> int:
-    """How many bytes of the body are an image: they say nothing about its tokens."""
-    if dialect is Dialect.ANTHROPIC_MESSAGES:
-        source = part.get("source")
-        if part.get("type") != "image" or not isinstance(source, dict) or source.get("type") != "base64":
-            return 0
-        data = source.get("data")
-        return len(data) if isinstance(data, str) else 0
-    if part.get("type") not in ("image_url", "input_image"):
-        return 0
-    url = part.get("image_url")
-    if isinstance(url, dict):
-        url = url.get("url")
-    return len(url) if isinstance(url, str) and url.startswith("data:image/") else 0
+        values = node
+        if type(node) is dict:
+            texts.extend(node)
+            values = list(node.values())
+        kinds = set(map(type, values))
+        if str in kinds:
+            texts.extend([value for value in values if type(value) is str])
+        if dict in kinds or list in kinds:
+            pending.extend([value for value in values if type(value) is dict or type(value) is list])
+        if int in kinds or float in kinds:
+            texts.append(repr([value for value in values if type(value) is int or type(value) is float]))

@@ -11,12 +11,14 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from limiter.domain.errors import InvalidArgument
 from limiter.pricing.bodies import read_json
 from limiter.pricing.encodings import Decoder
 from limiter.pricing.framing import EVENT_MAX_BYTES, AwsEventStream, Event, Framing, ServerSentEvents
+from limiter.pricing.tool_calls import searched, shown_only
 
 _SSE: Final = "text/event-stream"
 _AWS: Final = "application/vnd.amazon.eventstream"
@@ -24,10 +26,25 @@ _AWS: Final = "application/vnd.amazon.eventstream"
 _FIELD: Final = "provider_response.body"
 
 #: Events that end a stream of OpenAI responses; they carry the whole answer.
-_ENDINGS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_ENDINGS: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+#: Events that end other streams, if they tell a usage: Anthropic, Cohere, OpenAI's transcripts, speech and images.
+_ENDINGS_WITH_USAGE: Final = frozenset(
+    {
+        "message_delta",
+        "message-end",
+        "transcript.text.done",
+        "speech.audio.done",
+        "image_generation.completed",
+        "image_edit.completed",
+    }
+)
 
 #: What an event has in it that must be read; the others are text, and are only measured.
-_TELLS: Final = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"message_stop"|"amazon-bedrock-invocationMetrics"')
+_TELLS: Final = re.compile(
+    rb'"usage(?:Metadata)?"\s*:\s*\{|"message_stop"|"amazon-bedrock-invocationMetrics"|"webSearchQueries"'
+    rb'|"type"\s*:\s*"response\.(?:completed|incomplete|failed|cancelled)"'
+)
 
 #: Events that carry a part of the answer. Those that repeat the whole of it at the end have neither word.
 _PART: Final = re.compile(rb'"(?:delta|parts|outputText|generation)"\s*:')
@@ -44,6 +61,7 @@ def is_stream(content_type: str) -> bool:
     return media_type(content_type) in (_SSE, _AWS)
 
 
+@lru_cache(64)  # there are few
 def media_type(content_type: str) -> str:
     """The type without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
@@ -116,34 +134,57 @@ class StreamReader:
 def take_event(answer: dict[str, Any], event: Mapping[str, Any]) -> bool:
     """Add what `event` tells to `answer`; return whether its usage is final, or it ends the stream."""
     kind = event.get("type")
-    told_usage = False
+    ends = isinstance(kind, str) and kind in _ENDINGS
+    told_usage = _take_usage(answer, event.get("x_groq"))
     for inner in (event.get("message"), event.get("response"), event.get("delta"), event):
         if not isinstance(inner, dict):
             continue
         answer |= {name: inner[name] for name in _NAMES if isinstance(inner.get(name), str)}
-        for name in ("usage", "usageMetadata"):
-            if isinstance(inner.get(name), dict):
-                told_usage = True
-                # Counts are cumulative, and later events of Anthropic tell only some of them.
-                told = {count: value for count, value in inner[name].items() if value is not None}
-                answer[name] = answer.get(name, {}) | told
+        told_usage = _take_usage(answer, inner) or told_usage
+        if ends:
+            answer |= shown_only(inner)
     if kind == "message_start":
         answer["type"] = "message"
+    if "candidates" in event:
+        _take_searches(answer, event)
     counted = _take_metrics(answer, event)
-    # OpenAI's last chunk has usage and no choices; others may count along in every chunk.
-    final = told_usage and (kind in ("message_delta", "message-end") or event.get("choices") == [] or _finished(event))
-    return final or counted or kind == "message_stop" or (isinstance(kind, str) and kind in _ENDINGS)
+    final = told_usage and ((isinstance(kind, str) and kind in _ENDINGS_WITH_USAGE) or _finished(event))
+    return final or counted or ends or kind == "message_stop"
+
+
+def _take_usage(answer: dict[str, Any], inner: object) -> bool:
+    told_usage = False
+    for name in ("usage", "usageMetadata"):
+        if isinstance(inner, dict) and isinstance(inner.get(name), dict):
+            told_usage = True
+            # Counts are cumulative, and later events of Anthropic tell only some of them.
+            told = {count: value for count, value in inner[name].items() if value is not None}
+            answer[name] = answer.get(name, {}) | told
+    return told_usage
+
+
+def _take_searches(answer: dict[str, Any], chunk: Mapping[str, Any]) -> None:
+    """Keep the searches that a chunk of Gemini tells; a later chunk may repeat them, or tell none."""
+    if searched(chunk):
+        told = [candidate.get("groundingMetadata") for candidate in chunk["candidates"] if isinstance(candidate, dict)]
+        kept = {"candidates": [{"groundingMetadata": each} for each in told]}
+        if searched(kept) >= searched({"candidates": [], **answer}):
+            answer |= kept
 
 
 _NAMES: Final = ("id", "model", "service_tier", "modelVersion", "responseId")
 
 
 def _finished(event: Mapping[str, Any]) -> bool:
-    """Whether a chunk of Gemini is the last one: its stream has no other end."""
-    candidates = event.get("candidates")
-    if not isinstance(candidates, list) or not candidates:
-        return False
-    return all(isinstance(candidate, dict) and candidate.get("finishReason") for candidate in candidates)
+    """Whether a chunk is the last one with counts: OpenAI's has no choices, in those of others every one is finished.
+
+    The streams of Gemini have no other end. Counts that go along with unfinished choices are not final.
+    """
+    for choices, reason in (("choices", "finish_reason"), ("candidates", "finishReason")):
+        listed = event.get(choices)
+        if isinstance(listed, list) and (listed or choices == "choices"):
+            return all(isinstance(choice, dict) and choice.get(reason) for choice in listed)
+    return False
 
 
 def _take_metrics(answer: dict[str, Any], event: Mapping[str, Any]) -> bool:
@@ -152,9 +193,18 @@ def _take_metrics(answer: dict[str, Any], event: Mapping[str, Any]) -> bool:
     if not isinstance(metrics, dict):
         return False
     if "usage" not in answer:
-        counts = {"inputTokens": metrics.get("inputTokenCount"), "outputTokens": metrics.get("outputTokenCount")}
+        counts = {name: metrics.get(told) for name, told in _METRICS}
         answer["usage"] = {name: count for name, count in counts.items() if count is not None}
     return True
+
+
+#: Bedrock's names for its own counts, by those that converse has for them.
+_METRICS: Final = (
+    ("inputTokens", "inputTokenCount"),
+    ("outputTokens", "outputTokenCount"),
+    ("cacheReadInputTokens", "cacheReadInputTokenCount"),
+    ("cacheWriteInputTokens", "cacheWriteInputTokenCount"),
+)
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -134,6 +134,39 @@ def test_an_hour_has_a_price_per_second_of_any_precision(file: Path) -> None:
     assert price.hold_nanousd(input_tokens=0, max_output_tokens=0, units={"audio_seconds": 1}) == 1
 
 
+def test_tiers_change_the_price_of_the_whole_call(file: Path) -> None:
+    text = """\
+        version: 1
+        models:
+          - match: m
+            input_per_million: "1"
+            output_per_million: "10"
+            above_1000: {input_per_million: "2"}
+            above_5000: {output_per_million: "30"}
+        """
+    price = find(file, text, model="m")
+    assert price is not None
+    assert price.charge_nanousd(Usage(1_000, 10)) == 1_000 * 1_000 + 10 * 10_000
+    assert price.charge_nanousd(Usage(1_001, 10)) == 1_001 * 2_000 + 10 * 10_000
+    assert price.charge_nanousd(Usage(5_001, 10)) == 5_001 * 2_000 + 10 * 30_000
+    assert price.hold_nanousd(input_tokens=5_001, max_output_tokens=10, units={}) == 5_001 * 2_000 + 10 * 30_000
+    assert price.for_ledger()["above_5000"] == {"input_per_million": "2", "output_per_million": "30"}
+
+
+def test_the_same_file_may_be_json(tmp_path: Path) -> None:
+    file = tmp_path / "prices.json"
+    file.write_text(
+        '{"version": 1, "date": "2026-11-23", "models": '
+        '[{"match": "m", "per_request": 0.1234567890123456, "from": "2026-01-01"}]}'
+    )
+    price = PriceBook.load(file).find(provider="", model="m", at_ms=NOW_MS)
+    assert price is not None
+    assert price.for_ledger()["per_request"] == "0.1234567890123456"
+    file.write_text('{"version": 1, "version": 1, "models": []}')
+    with pytest.raises(PricesInvalid, match="'version' is given twice"):
+        PriceBook.load(file)
+
+
 NO = "is not valid;"
 RESERVED = "it has a field of its own (input_per_million, …, per_request)"
 DAY = "write a day, such as 2026-01-01, without a time"
@@ -143,8 +176,13 @@ COUNT = "write a whole number from 1 to 1000000000000"
 TEXT = "write a text of 1 to 512 characters, quoted if it looks like a number"
 KNOWN = (
     "known are provider, match, input_per_million, output_per_million, cache_read_per_million, "
-    "cache_write_per_million, reasoning_per_million, per_request, units, context_window, max_output_tokens, "
-    "from, source"
+    "cache_write_per_million, reasoning_per_million, per_request, units, when, adds, held_units, above_<tokens>, "
+    "context_window, max_output_tokens, from, source"
+)
+
+KNOWN_OF_A_TIER = (
+    "known are input_per_million, output_per_million, cache_read_per_million, cache_write_per_million, "
+    "reasoning_per_million, per_request, units"
 )
 
 
@@ -179,6 +217,21 @@ KNOWN = (
         ('match: "", per_request: 1', f"models[0].match: '' is not valid; {TEXT}"),
         ("per_request: 1", "models[0].match: is missing"),
         ("match: m", "models[0]: no price is given; write 0 for what is free"),
+        ("match: m, above_9: {per_request: 1}", "models[0]: no price is given; write 0 for what is free"),
+        (
+            "match: m, per_request: 1, above_9: {units: {images: 1}}",
+            "models[0]: above_9 prices images, which the entry itself does not; price it there, too",
+        ),
+        ("match: m, per_request: 1, above_9: {per_request: x}", f"models[0].above_9.per_request: 'x' {NO} {AMOUNT}"),
+        (
+            "match: m, per_request: 1, above_9: {source: x}",
+            f"models[0].above_9.source: unknown field; {KNOWN_OF_A_TIER}",
+        ),
+        (
+            "match: m, per_request: 1, when: {Size: L}",
+            "models[0].when.Size: 'Size' is not valid; use 1 to 64 of a-z, 0-9 and _, beginning with a letter",
+        ),
+        ("match: m, per_request: 1, when: {size: 7}", f"models[0].when.size: '7' {NO} {TEXT}"),
         ("match: m, input_per_milion: 1", f"models[0].input_per_milion: unknown field; {KNOWN}"),
     ],
 )  # fmt: skip
@@ -199,7 +252,14 @@ def test_a_mistake_is_named_with_its_path_and_remedy(file: Path, entry: str, mes
         ("version: 1", "models: is missing"),
         ("version: 1\nmodels: 3", "models: '3' is not valid; Input should be a valid tuple"),
         ("version: 2\nmodels: []", "version: '2' is not valid; this release reads version 1"),
-        ("version: 1\nmodels: []\nmodel: []", "model: unknown field; known are version, models"),
+        (
+            "version: 1\nmodels: []\nmodel: []",
+            "model: unknown field; known are version, date, source, licence, models",
+        ),
+        (
+            "version: 1\nmodels: [{match: m, per_request: 1, when: {s: L}}, {match: m, per_request: 1, when: {s: l}}]",
+            "models[1]: repeats models[0]; keep one of them",
+        ),
         (
             "version: 1\nmodels: [{match: M, per_request: 1}, {match: m, per_request: 2}]",
             "models[1]: repeats models[0]; keep one of them",
@@ -219,7 +279,7 @@ def test_a_mistake_in_the_document_is_named(file: Path, text: str, message: str)
         (b"version: 1\nmodels: [{match: m, per_request: 1, per_request: 2}]", "'per_request' is given twice"),
         (b"version: 1\nversion: 1\nmodels: []", "'version' is given twice"),
         (b"version: [1", "line 1"),
-        (b"version: \xff", "invalid start byte"),
+        (b"version: \xff", "invalid (start byte|leading UTF-8)"),
         (b"version: 1\nmodels: [{[1]: 2}]", "unhashable key"),
         (b"version: 1\nmodels: !!python/object:os.system {}", "could not determine a constructor"),
         (b"version: 1\nmodels: [{match: m, per_request: 1, from: 2026-02-30}]", "day is out of range"),

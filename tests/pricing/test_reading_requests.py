@@ -10,15 +10,8 @@ import pytest
 
 from limiter.domain.calls import BODY_MAX_BYTES, COUNT_MAX, ProviderRequest
 from limiter.domain.errors import InvalidArgument
+from limiter.pricing.paths import Dialect
 from limiter.pricing.reading import CallReading, read_request
-from limiter.pricing.sizes import (
-    DOCUMENT_TOKENS,
-    FILE_TOKENS,
-    IMAGE_TOKENS,
-    IMAGE_TOKENS_ELSEWHERE,
-    REQUEST_TOKENS,
-    TOOLS_TOKENS,
-)
 
 OPENAI = ("api.openai.com", "/v1/chat/completions")
 RESPONSES = ("api.openai.com", "/v1/responses")
@@ -31,19 +24,17 @@ def read(body: bytes | dict[str, Any], to: tuple[str, str] = OPENAI) -> CallRead
     return read_request(ProviderRequest(*to, written))
 
 
-def bare(body: dict[str, Any]) -> int:
-    """Input tokens of a text-only request: its bytes and what every request gets."""
-    return len(json.dumps(body).encode()) + REQUEST_TOKENS
-
-
 def test_a_chat_completion_is_read() -> None:
     body = {"model": "gpt-4o", "messages": HELLO, "max_completion_tokens": 500, "n": 3, "stream": True}
-    assert read(body) == CallReading(
+    reading = read(body)
+    assert reading == CallReading(
         provider="openai",
         model="gpt-4o",
         stream=True,
-        input_tokens=bare(body),
+        content=reading.content,
         max_output_tokens=500,
+        operation="chat",
+        dialect=Dialect.OPENAI_CHAT,
         choices=3,
         output_field="max_completion_tokens",
         usage_unasked=True,
@@ -58,7 +49,7 @@ def test_embeddings_have_input_only() -> None:
     ):
         reading = read(body, to)
 
-        assert (reading.model, reading.input_tokens) == ("text-embedding-3-small", bare(body))
+        assert (reading.model, reading.operation) == ("text-embedding-3-small", "embeddings")
         assert (reading.max_output_tokens, reading.output_field) == (0, "")
 
 
@@ -69,6 +60,15 @@ def test_embeddings_have_input_only() -> None:
         ("api.mistral.ai", "/v1/chat/completions", "max_tokens"),
         ("api.openai.com", "/v1/responses", "max_output_tokens"),
         ("api.anthropic.com", "/v1/messages", "max_tokens"),
+        ("openrouter.ai", "/api/v1/chat/completions", "max_completion_tokens"),
+        ("gateway.example", "/v1/chat/completions", "max_tokens"),
+        ("api.cohere.com", "/v2/chat", "max_tokens"),
+        ("generativelanguage.googleapis.com", "/v1beta/models/m:generateContent", "generationConfig.maxOutputTokens"),
+        ("bedrock-runtime.us-east-1.amazonaws.com", "/model/m/converse", "inferenceConfig.maxTokens"),
+        ("bedrock-runtime.us-east-1.amazonaws.com", "/model/meta.llama3/invoke", "max_gen_len"),
+        ("bedrock-runtime.us-east-1.amazonaws.com", "/model/anthropic.claude/invoke", "max_tokens"),
+        ("api.openai.com", "/v1/embeddings", ""),
+        ("api.openai.com", "/v1/audio/speech", ""),
     ],
 )
 def test_the_field_that_bounds_the_output_is_that_of_the_provider(host: str, path: str, field: str) -> None:
@@ -96,13 +96,13 @@ def test_messages_of_anthropic_are_read() -> None:
     body = {"model": "claude-sonnet-4-5", "messages": HELLO, "max_tokens": 1024}
     reading = read(body, ANTHROPIC)
     assert (reading.provider, reading.model, reading.max_output_tokens) == ("anthropic", "claude-sonnet-4-5", 1024)
-    assert (reading.stream, reading.choices, reading.input_tokens) == (False, 1, bare(body))
+    assert (reading.stream, reading.choices, reading.dialect) == (False, 1, Dialect.ANTHROPIC_MESSAGES)
 
 
 def test_a_response_of_openai_is_read() -> None:
     body = {"model": "gpt-5", "input": "Hello", "max_output_tokens": 64}
     reading = read(body, RESPONSES)
-    assert (reading.max_output_tokens, reading.bounded, reading.input_tokens) == (64, True, bare(body))
+    assert (reading.max_output_tokens, reading.dialect) == (64, Dialect.OPENAI_RESPONSES)
 
 
 def test_without_a_limit_there_is_none() -> None:
@@ -115,45 +115,10 @@ def test_of_two_limits_the_larger_counts() -> None:
     assert read(body).max_output_tokens == 900
 
 
-@pytest.mark.parametrize(
-    ("host", "path", "provider"),
-    [
-        ("API.OpenAI.com:443", "/v1/chat/completions?x=1", "openai"),
-        ("api.groq.com", "/openai/v1/chat/completions", "groq"),
-        ("api.deepseek.com", "/chat/completions", "deepseek"),
-        ("openrouter.ai", "/api/v1/chat/completions", "openrouter"),
-        ("generativelanguage.googleapis.com", "/v1beta/openai/chat/completions", "google"),
-        ("acme.openai.azure.com", "/openai/v1/responses", "azure"),
-    ],
-)
-def test_the_host_tells_the_provider(host: str, path: str, provider: str) -> None:
-    assert read({"model": "m", "messages": HELLO}, (host, path)).provider == provider
-
-
 def test_an_azure_deployment_is_the_model_whatever_the_body_says() -> None:
     path = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
     reading = read({"model": "gpt-5-nano", "messages": HELLO}, ("acme.openai.azure.com", path))
     assert (reading.provider, reading.model) == ("azure", "gpt-4o")
-
-
-@pytest.mark.parametrize(
-    ("host", "path", "field"),
-    [
-        ("api.openai.com.evil.example", "/v1/chat/completions", "provider_request.host"),
-        ("evil-api.openai.com", "/v1/chat/completions", "provider_request.host"),
-        ("a.b.openai.azure.com", "/openai/v1/responses", "provider_request.host"),
-        ("", "/v1/chat/completions", "provider_request.host"),
-        ("api.openai.com", "/v1/files", "provider_request.path"),
-        ("api.openai.com", "/v1/chat/../chat/completions", "provider_request.path"),
-        ("api.openai.com", "//v1/chat/completions", "provider_request.path"),
-        ("api.openai.com", "/v1/messages", "provider_request.path"),
-        ("acme.openai.azure.com", "/openai/deployments/a/b/chat/completions", "provider_request.path"),
-    ],
-)
-def test_an_unknown_host_or_path_is_refused_with_those_that_are_known(host: str, path: str, field: str) -> None:
-    with pytest.raises(InvalidArgument, match="send an estimate instead, or use one of") as caught:
-        read({"model": "m", "messages": HELLO}, (host, path))
-    assert caught.value.field == field
 
 
 GOOD = json.dumps({"model": "m", "messages": HELLO}).encode()
@@ -254,86 +219,6 @@ def test_tags_out_of_bounds_are_refused(tags: list[str]) -> None:
     assert caught.value.field == "provider_request.body.metadata.tags"
 
 
-def content(*parts: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": list(parts)}]
-
-
-def test_an_image_by_url_gets_an_allowance() -> None:
-    part = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
-    body = {"model": "m", "messages": content(part, part)}
-    assert read(body).input_tokens == bare(body) + 2 * IMAGE_TOKENS_ELSEWHERE
-
-
-def test_an_inline_image_is_its_allowance_rather_than_its_bytes() -> None:
-    url = "data:image/png;base64," + "A" * 500_000
-    body = {"model": "m", "messages": content({"type": "image_url", "image_url": {"url": url}})}
-    assert read(body).input_tokens == bare(body) - len(url) + IMAGE_TOKENS_ELSEWHERE
-    source = {"type": "base64", "media_type": "image/png", "data": "A" * 500_000}
-    claude = {"model": "m", "max_tokens": 1, "messages": content({"type": "image", "source": source})}
-    allowance = IMAGE_TOKENS[next(iter(IMAGE_TOKENS))]
-    assert read(claude, ANTHROPIC).input_tokens == bare(claude) - 500_000 + allowance
-
-
-def test_text_that_poses_as_an_image_outside_of_messages_counts_in_full() -> None:
-    posing = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "hello " * 10_000}}
-    body = {"model": "m", "messages": HELLO, "tools": [{"type": "function", "function": posing}]}
-    assert read(body).input_tokens >= bare(body)
-
-
-def test_a_document_counts_by_its_bytes_and_a_reference_has_no_bound() -> None:
-    inline = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}
-    body = {"model": "m", "messages": content(inline)}
-    assert (read(body).input_tokens, read(body).bounded) == (bare(body) + DOCUMENT_TOKENS, True)
-    for part in (
-        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}},
-        {"type": "document", "source": {"type": "file", "file_id": "file_1"}},
-    ):
-        claude = {"model": "m", "max_tokens": 1, "messages": content(part)}
-        reading = read(claude, ANTHROPIC)
-        assert reading.input_tokens == bare(claude) + DOCUMENT_TOKENS + FILE_TOKENS
-        assert not reading.bounded
-
-
-def test_sound_and_hourly_caches_are_announced_as_units() -> None:
-    part = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
-    reading = read({"model": "m", "messages": content(part)})
-    assert reading.units == {"input_audio_tokens": reading.input_tokens}
-    cached = {"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
-    reading = read({"model": "m", "max_tokens": 1, "messages": content(cached)}, ANTHROPIC)
-    assert reading.units == {"cache_write_1h_tokens": reading.input_tokens}
-
-
-def test_tools_get_an_allowance() -> None:
-    body = {"model": "m", "messages": HELLO, "tools": [{"type": "function", "function": {"name": "f"}}]}
-    assert read(body).input_tokens == bare(body) + TOOLS_TOKENS
-    assert read(body).bounded
-
-
-@pytest.mark.parametrize(
-    ("to", "body"),
-    [
-        (RESPONSES, {"model": "m", "previous_response_id": "resp_1"}),
-        (RESPONSES, {"model": "m", "conversation": "conv_1"}),
-        (RESPONSES, {"model": "m", "prompt": {"id": "pmpt_1"}}),
-        (RESPONSES, {"model": "m", "tools": [{"type": "web_search"}]}),
-        (RESPONSES, {"model": "m", "tools": [{"type": "function"}, {"type": "file_search"}]}),
-        (RESPONSES, {"model": "m", "reasoning": {"mode": "pro"}}),
-        (RESPONSES, {"model": "m", "tools": "all"}),
-        (ANTHROPIC, {"model": "m", "tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
-        (ANTHROPIC, {"model": "m", "mcp_servers": [{"type": "url"}]}),
-        (OPENAI, {"model": "gpt-4o-search-preview", "messages": HELLO}),
-        (OPENAI, {"model": "m", "web_search_options": {"search_context_size": "low"}}),
-    ],
-)
-def test_input_that_the_provider_adds_is_said_to_have_no_bound(to: tuple[str, str], body: dict[str, Any]) -> None:
-    assert not read(body, to).bounded
-
-
-def test_tools_that_run_at_the_callers_leave_the_bound() -> None:
-    tools = [{"name": "f", "input_schema": {}}, {"type": "bash_20250124"}, {"type": "custom", "name": "g"}]
-    assert read({"model": "m", "tools": tools}, ANTHROPIC).bounded
-
-
 def test_terms_that_change_the_price_are_passed_on() -> None:
     assert read({"model": "m", "service_tier": "priority"}).context == {"service_tier": "priority"}
     assert read({"model": "m", "speed": "fast"}, ANTHROPIC).context == {"speed": "fast"}
@@ -350,3 +235,157 @@ def test_a_bound_that_a_host_may_not_know_is_no_bound() -> None:
     assert bound("api.deepseek.com", max_completion_tokens=7) is None
     assert bound("api.deepseek.com", max_completion_tokens=7, max_tokens=5) == 7
     assert bound("api.deepseek.com", max_tokens=5) == 5
+
+
+def test_labels_of_vertex_and_metadata_of_bedrock_are_tags_too() -> None:
+    labelled = read({"contents": [], "labels": {"customer": "acme", "empty": ""}}, GEMINI)
+    assert labelled.tags == (("customer", "acme"),)
+    told = read({"messages": [], "requestMetadata": {"feature": "search"}}, CONVERSE)
+    assert told.tags == (("feature", "search"),)
+    with pytest.raises(InvalidArgument, match="give at most 16 tags"):
+        read({"contents": [], "labels": {f"l{i}": "v" for i in range(17)}}, GEMINI)
+
+
+GOOGLE = "generativelanguage.googleapis.com"
+GEMINI = (GOOGLE, "/v1beta/models/gemini-2.5-flash:generateContent")
+BEDROCK = "bedrock-runtime.us-east-1.amazonaws.com"
+CONVERSE = (BEDROCK, "/model/us.amazon.nova-micro-v1%3A0/converse")
+PROFILE = (BEDROCK, "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aapplication-inference-profile%2Fx9/invoke")
+
+
+def invoke(model: str) -> tuple[str, str]:
+    return BEDROCK, f"/model/{model}/invoke"
+
+
+def test_gemini_is_read_in_both_of_its_spellings() -> None:
+    settings = {"maxOutputTokens": 100, "candidateCount": 2}
+    reading = read({"contents": [], "generationConfig": settings}, GEMINI)
+    assert (reading.provider, reading.model, reading.stream) == ("google", "gemini-2.5-flash", False)
+    assert (reading.max_output_tokens, reading.choices) == (100, 2)
+    snake = {"contents": [], "generation_config": {"max_output_tokens": 70, "maxOutputTokens": 60}}
+    assert read(snake, GEMINI).max_output_tokens == 70
+    assert read(snake, GEMINI).output_field == "generation_config.maxOutputTokens"
+    with pytest.raises(InvalidArgument, match="write one of the two"):
+        read({"generationConfig": settings, "generation_config": settings}, GEMINI)
+
+
+def test_a_stream_of_gemini_or_bedrock_is_told_by_its_path() -> None:
+    assert read({"contents": []}, (GOOGLE, "/v1beta/models/m:streamGenerateContent?alt=sse")).stream
+    assert read({"messages": []}, (BEDROCK, "/model/m/converse-stream")).stream
+    assert not read({"messages": [], "stream": True}, CONVERSE).stream
+
+
+def test_models_of_a_list_to_embed_must_be_the_paths() -> None:
+    to = (GOOGLE, "/v1beta/models/gemini-embedding-001:batchEmbedContents")
+    good = {"requests": [{"model": "models/gemini-embedding-001"}, {}]}
+    reading = read(good, to)
+    assert (reading.operation, reading.max_output_tokens) == ("embeddings", 0)
+    with pytest.raises(InvalidArgument, match="name the model of the path") as caught:
+        read({"requests": [{"model": "models/other"}]}, to)
+    assert caught.value.field == "provider_request.body.requests.0.model"
+
+
+def test_a_converse_call_is_read() -> None:
+    body = {"messages": [], "inferenceConfig": {"maxTokens": 50}, "serviceTier": {"type": "flex"}}
+    reading = read(body, CONVERSE)
+    assert (reading.provider, reading.model) == ("aws", "us.amazon.nova-micro-v1:0")
+    assert (reading.max_output_tokens, reading.context) == (50, {"service_tier": "flex"})
+    more = {**body, "additionalModelRequestFields": {"max_tokens": 900}}
+    assert read(more, CONVERSE).max_output_tokens == 900
+    assert read({"messages": []}, CONVERSE).max_output_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "most"),
+    [
+        ("amazon.titan-text-express-v1", {"inputText": "x", "textGenerationConfig": {"maxTokenCount": 9}}, 9),
+        ("us.amazon.nova-lite-v1:0", {"messages": [], "inferenceConfig": {"max_new_tokens": 9}}, 9),
+        ("us.meta.llama3-1-8b-instruct-v1:0", {"prompt": "x", "max_gen_len": 9}, 9),
+        ("mistral.mistral-large-2402-v1:0", {"prompt": "x", "max_tokens": 9}, 9),
+        ("openai.gpt-oss-120b-1:0", {"messages": [], "max_completion_tokens": 9}, 9),
+        ("us.anthropic.claude-opus-4-8", {"messages": [], "max_tokens": 9}, 9),
+        ("qwen.qwen3-32b-v1:0", {"messages": [], "max_gen_len": 9}, None),
+        ("us.meta.llama3-1-8b-instruct-v1:0", {"prompt": "x", "max_tokens": 9}, None),
+        ("amazon.titan-embed-text-v2:0", {"inputText": "x"}, 0),
+        ("us.cohere.embed-v4:0", {"texts": ["x"], "max_tokens": 128}, 0),
+    ],
+)
+def test_a_model_invoked_on_bedrock_is_bounded_by_the_field_that_it_knows(
+    model: str, body: dict[str, Any], most: int | None
+) -> None:
+    assert read(body, invoke(model)).max_output_tokens == most
+
+
+def test_what_stands_behind_a_profile_is_told_by_the_form_of_its_request() -> None:
+    claude = read({"anthropic_version": "bedrock-2023-05-31", "messages": [], "max_tokens": 7}, PROFILE)
+    assert (claude.dialect, claude.max_output_tokens) == (Dialect.ANTHROPIC_MESSAGES, 7)
+    assert read({"inputText": "x", "normalize": True}, PROFILE).operation == "embeddings"
+    assert read({"texts": ["x"], "input_type": "search_query"}, PROFILE).operation == "embeddings"
+
+
+@pytest.mark.parametrize("extra", [{"texts": []}, {"normalize": True}, {"query": "x", "documents": []}])
+def test_no_field_of_another_interface_makes_a_chat_free_of_output(extra: dict[str, Any]) -> None:
+    for to in (PROFILE, invoke("qwen.qwen3-32b-v1%3A0")):
+        reading = read({"messages": HELLO, **extra}, to)
+        assert (reading.operation, reading.max_output_tokens) == ("chat", None)
+
+
+def test_each_prompt_of_a_completion_is_answered_as_often_as_asked() -> None:
+    to = ("api.openai.com", "/v1/completions")
+    reading = read({"model": "m", "prompt": ["a", "b", "c"], "n": 2, "best_of": 4, "max_tokens": 10}, to)
+    assert (reading.operation, reading.max_output_tokens, reading.choices) == ("completion", 10, 12)
+    assert read({"model": "m", "prompt": [1, 2, 3]}, to).choices == 1
+    assert read({"model": "m", "prompt": "a"}, to).max_output_tokens == 16
+    assert read({"model": "m", "prompt": "a"}, ("gateway.example", "/v1/completions")).max_output_tokens is None
+
+
+def test_a_thinking_budget_that_is_no_part_of_the_maximum_comes_on_top() -> None:
+    cohere = {"model": "m", "messages": [], "max_tokens": 100, "thinking": {"type": "enabled", "token_budget": 50}}
+    assert read(cohere, ("api.cohere.com", "/v2/chat")).max_output_tokens == 150
+    qwen = {"model": "m", "messages": [], "max_tokens": 100, "thinking_budget": 30}
+    assert read(qwen, ("dashscope.aliyuncs.com", "/compatible-mode/v1/chat/completions")).max_output_tokens == 130
+    claude = {"model": "m", "max_tokens": 100, "thinking": {"type": "enabled", "budget_tokens": 60}}
+    assert read(claude, ANTHROPIC).max_output_tokens == 100
+
+
+def test_the_name_of_a_model_may_tell_who_serves_it() -> None:
+    reading = read({"model": "deepseek-ai/DeepSeek-R1:together"}, ("router.huggingface.co", "/v1/chat/completions"))
+    assert (reading.provider, reading.model) == ("huggingface_together", "deepseek-ai/DeepSeek-R1")
+    google = read({"model": "models/gemini-2.5-flash"}, (GOOGLE, "/v1beta/openai/chat/completions"))
+    assert google.model == "gemini-2.5-flash"
+
+
+def test_moderations_and_reranks_have_no_output() -> None:
+    moderation = read({"model": "omni-moderation-latest", "input": "x"}, ("api.openai.com", "/v1/moderations"))
+    assert (moderation.operation, moderation.max_output_tokens) == ("moderation", 0)
+    body = {"model": "rerank-v3.5", "query": "q", "documents": ["x"] * 250}
+    cohere = read(body, ("api.cohere.com", "/v2/rerank"))
+    assert (cohere.operation, cohere.max_output_tokens) == ("rerank", 0)
+    assert cohere.size.strict.units["rerank_searches"] == 3
+    long = read({**body, "documents": ["x" * 5_000] * 100}, ("api.cohere.com", "/v2/rerank"))
+    assert long.size.strict.units["rerank_searches"] > long.size.safe.units["rerank_searches"] > 1
+
+
+@pytest.mark.parametrize(
+    ("to", "body", "field"),
+    [
+        (GEMINI, {"generationConfig": {"maxOutputTokens": "5"}}, "generationConfig.maxOutputTokens"),
+        (GEMINI, {"generationConfig": []}, "generationConfig"),
+        (GEMINI, {"generationConfig": {"candidateCount": 0}}, "generationConfig.candidateCount"),
+        (CONVERSE, {"inferenceConfig": {"maxTokens": -1}}, "inferenceConfig.maxTokens"),
+        (CONVERSE, {"inferenceConfig": 5}, "inferenceConfig"),
+        (
+            invoke("amazon.titan-text"),
+            {"textGenerationConfig": {"maxTokenCount": True}},
+            "textGenerationConfig.maxTokenCount",
+        ),
+        (("api.cohere.com", "/v2/chat"), {"model": "m", "thinking": {"token_budget": 1.5}}, "thinking.token_budget"),
+        (("api.openai.com", "/v1/completions"), {"model": "m", "best_of": 129}, "best_of"),
+    ],
+)
+def test_a_size_inside_of_an_object_is_refused_with_its_place(
+    to: tuple[str, str], body: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        read(body, to)
+    assert caught.value.field == f"provider_request.body.{field}"

@@ -2,117 +2,148 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from limiter.domain.calls import Outcome, ProviderRequest, ProviderResponse, Usage
+from limiter.domain.calls import Outcome, ProviderRequest, Usage
 from limiter.domain.errors import InvalidArgument
 from limiter.pricing.book import PriceBook
-from limiter.pricing.hosts import endpoint
-from limiter.pricing.reading import CallReading, ResponseReading, read_request, read_response
+from limiter.pricing.reading import CallReading, read_request
+from limiter.pricing.suspicion import beyond
+from tests.pricing.recordings import ALL, SAMPLE, Counts, Recorded, recorded_calls
 from tests.pricing.usages import NOW_MS
 
-ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "tests" / "data" / "llm_calls_sample.jsonl"
-ALL = Path(os.environ.get("LIMITER_TEST_DATA", ROOT.parent / "shared" / "data")) / "llm_calls.jsonl.gz"
-
-Call = dict[str, Any]
+#: What contradicts itself in truth: the total has reasoning that no count has.
+GEMINI_AS_OPENAI = "generativelanguage.googleapis.com/v1beta/openai/chat/completions"
 
 
-def understood(lines: Iterator[str]) -> Iterator[tuple[Call, CallReading, ResponseReading]]:
-    """The calls whose interface is known, with what was read of them."""
-    for line in lines:
-        call: Call = json.loads(line)
-        try:
-            endpoint(call["host"], call["path"])
-        except InvalidArgument:
-            continue
-        if call["request"].get("models"):
-            continue  # fallbacks are refused
-        # As compact as any client writes it: the tightest case for a bound by bytes.
-        body = json.dumps(call["request"], separators=(",", ":"), ensure_ascii=False).encode()
-        request = read_request(ProviderRequest(call["host"], call["path"], body))
-        answer = call["response"] if isinstance(call["response"], str) else json.dumps(call["response"])
-        response = ProviderResponse(call["status"], call["content_type"] or "", answer.encode())
-        yield call, request, read_response(provider=request.provider, response=response)
-
-
-@pytest.fixture(params=[SAMPLE, ALL], ids=["sample", "all"])
-def calls(request: pytest.FixtureRequest) -> list[tuple[Call, CallReading, ResponseReading]]:
+@pytest.fixture(params=[SAMPLE, ALL], ids=["sample", "all"], scope="module")
+def calls(request: pytest.FixtureRequest) -> list[Recorded]:
     path: Path = request.param
     if not path.exists():
         pytest.skip(f"{path.name} is not there; set LIMITER_TEST_DATA to the folder that has it")
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    read = list(understood(iter(content.decode().split("\n")[:-1])))
-    assert len(read) >= 10
-    return read
+    return recorded_calls(path)
 
 
-def own_usage(call: Call) -> dict[str, Any] | None:
-    """The usage as a reader of the provider's manual would take it from the answer."""
-    answer = call["response"]
-    if isinstance(answer, dict):
-        return answer.get("usage")
-    told: dict[str, Any] = {}
-    for line in answer.splitlines():
-        event = json.loads(line[5:]) if line.startswith("data:") and "[DONE]" not in line else {}
-        for place in (event, event.get("message"), event.get("response")):
-            told |= (place or {}).get("usage") or {}
-    return told or None
+@pytest.fixture
+def answered(calls: list[Recorded]) -> list[Recorded]:
+    return [call for call in calls if call.status == 200]
 
 
-def test_the_usage_read_is_the_providers_own(calls: list[tuple[Call, CallReading, ResponseReading]]) -> None:
-    compared = 0
-    for call, request, reading in calls:
-        own = own_usage(call)
-        if call["status"] != 200 or not own:
+def test_every_usage_is_read_and_is_the_providers_own(answered: list[Recorded]) -> None:
+    by_provider: Counter[str] = Counter()
+    for call in answered:
+        own = call.own_counts()
+        if own is None:
             continue
-        compared += 1
-        assert reading.usage is not None
-        cached = own.get("prompt_tokens_details") or own.get("input_tokens_details") or {}
-        read, written = own.get("cache_read_input_tokens") or 0, own.get("cache_creation_input_tokens") or 0
-        assert reading.usage.input_tokens == own.get("prompt_tokens", own.get("input_tokens", 0)) + read + written
-        assert reading.usage.output_tokens == own.get("completion_tokens", own.get("output_tokens", 0))
-        assert reading.usage.cache_read_tokens == read + (cached.get("cached_tokens") or 0)
-        assert reading.outcome is Outcome.COMPLETED
-        assert reading.model
-        assert reading.provider_request_id or request.max_output_tokens == 0  # embeddings have no id
-    assert compared >= 9
+        by_provider[call.provider] += 1
+        reading = call.read()
+        usage = reading.usage
+        assert usage is not None, call.where
+        read = Counts(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+            usage.reasoning_tokens,
+        )
+        assert read == own, call.where
+        assert reading.outcome is Outcome.COMPLETED, call.where
+    assert by_provider.total() >= 9
+    assert len(answered) < 100 or len(by_provider) >= 14, by_provider
 
 
-def test_an_error_used_nothing(calls: list[tuple[Call, CallReading, ResponseReading]]) -> None:
-    failed = [reading for call, _, reading in calls if call["status"] >= 400]
+def test_no_answer_has_a_usage_that_its_provider_did_not_tell(answered: list[Recorded]) -> None:
+    for call in answered:
+        if call.own_counts() is None:
+            assert call.read().usage is None, call.where
+
+
+def test_only_what_contradicts_itself_is_suspect(answered: list[Recorded]) -> None:
+    for call in answered:
+        reading = call.read()
+        if GEMINI_AS_OPENAI not in call.where:
+            assert reading.suspect == (), call.where
+            continue
+        assert call.parsed is not None
+        assert reading.suspect
+        assert reading.larger is not None
+        assert reading.larger.total_tokens == call.parsed["usage"]["total_tokens"]
+
+
+def test_every_usage_can_be_charged_and_none_is_beyond_its_model(book: PriceBook, answered: list[Recorded]) -> None:
+    charged = 0
+    for call in answered:
+        reading = call.read()
+        if reading.usage is None:
+            continue
+        price = book.find(provider=call.provider, model=reading.model, at_ms=NOW_MS, context=reading.context)
+        if price is None:
+            continue
+        charged += 1
+        assert price.charge_nanousd(reading.usage) >= 0
+        for used_of, usage in reading.others:
+            beside = book.find(provider=call.provider, model=used_of or reading.model, at_ms=NOW_MS)
+            assert beside is not None, used_of
+            assert beside.charge_nanousd(usage) > 0
+        window, longest = price.context_window, price.max_output_tokens
+        assert beyond(reading.usage, context_window=window, max_output_tokens=longest, runs=1) == (), call.where
+    assert charged >= 9
+
+
+def test_answers_are_named_by_their_providers(answered: list[Recorded]) -> None:
+    for call in answered:
+        if call.provider in ("openai", "anthropic") and call.own_counts() is not None:
+            reading = call.read()
+            assert reading.model, call.where
+            assert reading.provider_request_id or "embeddings" in call.where, call.where
+
+
+def test_an_error_used_nothing(calls: list[Recorded]) -> None:
+    failed = [call.read() for call in calls if call.status >= 400]
     assert failed
     for reading in failed:
         assert (reading.outcome, reading.usage) == (Outcome.FAILED, Usage())
 
 
-def test_no_call_had_more_input_than_its_bound(calls: list[tuple[Call, CallReading, ResponseReading]]) -> None:
-    for call, request, response in calls:
-        if request.bounded and response.usage is not None:
-            assert response.usage.input_tokens <= request.input_tokens, (call["host"], request)
+# ---------------------------------------------------------------------------- holds
 
 
-def test_no_call_cost_more_than_its_hold(
-    book: PriceBook, calls: list[tuple[Call, CallReading, ResponseReading]]
-) -> None:
+def asked(call: Recorded) -> CallReading | None:
+    """What the request says; None for what is refused."""
+    # As compact as any client writes it: the tightest case for a bound by bytes.
+    body = json.dumps(call.call["request"], separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        return read_request(ProviderRequest(call.call["host"], call.call["path"], body))
+    except InvalidArgument:
+        return None
+
+
+def test_no_call_had_more_input_than_its_bound(answered: list[Recorded]) -> None:
+    for call in answered:
+        usage, request = call.read().usage, asked(call)
+        if usage is not None and request is not None and request.size.growth is None:
+            assert usage.input_tokens <= request.size.strict.input_tokens, (call.where, request)
+
+
+def test_no_call_cost_more_than_its_hold(book: PriceBook, answered: list[Recorded]) -> None:
     compared = 0
-    for call, request, response in calls:
-        asked = book.find(provider=request.provider, model=request.model, at_ms=NOW_MS, context=request.context)
+    for call in answered:
+        request, response = asked(call), call.read()
+        if request is None or request.size.growth is not None or request.max_output_tokens is None:
+            continue
+        price = book.find(provider=request.provider, model=request.model, at_ms=NOW_MS, context=request.context)
         served = book.find(provider=request.provider, model=response.model, at_ms=NOW_MS, context=response.context)
-        bound = request.max_output_tokens
-        if not request.bounded or bound is None or response.usage is None or asked is None or served is None:
+        if response.usage is None or price is None or served is None:
             continue
         compared += 1
-        assert response.usage.output_tokens <= bound * request.choices
-        held = asked.hold_nanousd(
-            input_tokens=request.input_tokens, max_output_tokens=bound * request.choices, units=request.units
+        longest = request.max_output_tokens * request.choices
+        assert response.usage.output_tokens <= longest, call.where
+        held = price.hold_nanousd(
+            input_tokens=request.size.strict.input_tokens, max_output_tokens=longest, units=request.size.strict.units
         )
-        assert served.charge_nanousd(response.usage) <= held, (call["host"], request, response)
+        assert served.charge_nanousd(response.usage) <= held, (call.where, request, response)
     assert compared >= 4
