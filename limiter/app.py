@@ -166,6 +166,7 @@ async def sidecar(settings: Settings, url: str, pepper: Pepper, metrics: Metrics
                 " give every sidecar of a store the same --pepper-file"
             )
         prices = await asyncio.to_thread(PriceBook.load, settings.prices)
+        await asyncio.to_thread(prices.warm)
         service = Service(store, pepper=pepper, prices=prices, metrics=metrics)
         abandoned.append(service)
         _log.info("store.connected", product=server.product, version=server.version, nodes=server.nodes)

@@ -67,6 +67,7 @@ def verdict(response: pb.ReserveResponse) -> Verdict:
             warnings=statuses(response.warnings),
             repeated_call=response.repeated_call,
             dry_run=response.dry_run,
+            output_field=response.output_field,
         )
     denial = response.denial
     if response.decision != pb.ReserveResponse.DENIED or denial.reason not in _REASONS:
@@ -153,4 +154,5 @@ def _status(message: pb.LimitStatus) -> LimitStatus | None:
         requested=message.requested,
         resets_at_ms=milliseconds(message.resets_at) if message.HasField("resets_at") else 0,
         refills_at_ms=milliseconds(message.refills_at) if message.HasField("refills_at") else 0,
+        overage=message.overage,
     )

@@ -30,9 +30,10 @@ settlement by usage.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from limiter.client.answers import to_usd
 from limiter.client.calls import Ending
@@ -90,6 +91,29 @@ class HeldCall:
     def max_output_tokens(self) -> int | None:
         """The most output that the hold pays for: pass it to the provider."""
         return self._granted.max_output_tokens
+
+    @property
+    def output_field(self) -> str:
+        """Where the provider's request can take that maximum, with dots; "" where it names one, or was not sent."""
+        return self._granted.output_field
+
+    def capped(self, request: Mapping[str, Any], *, field: str = "") -> dict[str, Any]:
+        """Return a copy of a provider's request that names a maximum output: its own, or what the hold pays for.
+
+        Where it stands is known if the hold was reserved for that request (`provider_request`); else name the field:
+        "max_completion_tokens", "generationConfig.maxOutputTokens".
+        """
+        capped = dict(request)
+        *places, name = (field or self.output_field).split(".")
+        if not name or self.max_output_tokens is None:
+            return capped
+        inner = capped
+        for place in places:
+            known = inner.get(place)
+            inner[place] = inner = dict(known) if isinstance(known, Mapping) else {}
+        if inner.get(name) is None:
+            inner[name] = self.max_output_tokens
+        return capped
 
     @property
     def limits(self) -> tuple[LimitStatus, ...]:

@@ -51,6 +51,7 @@ class ReserveArguments(Principal, total=False):
     dry_run: bool  # decide, change nothing
     all_limits: bool  # answer with every limit on the path, not the tightest of each kind
     consume: bool  # admit and settle at once; no hold
+    caps_output: bool  # the request will be sent as `hold.capped(request)` returns it
 
 
 class ActualArguments(TypedDict, total=False):
@@ -105,7 +106,9 @@ def reserve_request(arguments: ReserveArguments, *, default: Principal, request_
     if len(size) > 1:
         raise InvalidRequest(f"size: {' and '.join(size)} exclude each other; give one of them")
     fields: dict[str, Any] = {
-        name: given[name] for name in ("model", "provider", "dry_run", "all_limits", "consume") if name in given
+        name: given[name]
+        for name in ("model", "provider", "dry_run", "all_limits", "consume", "caps_output")
+        if name in given
     }
     fields |= size | _principal(given, default) | {"request_id": given.get("request_id", request_id)}
     fields["tags"] = _tags(given.get("tags", {}))

@@ -97,6 +97,8 @@ class Metrics:
         self.expired = self._counters("expired", "Holds that nobody settled in time.", "on_expiry")
         self.broken_off = self._counters("broken_off", "Ended holds without a final usage, by policy.", "on_abort")
         self.overage_nanousd = self._counter("overage_nanousd", "Charged above the holds, in nano-USD.")
+        self.zero_cost = self._counter("zero_cost", "Settlements told to cost nothing, of models that are not free.")
+        self.suspect = self._counter("suspect", "Settlements by counts that make no sense, or units without a price.")
         self.late = self._counter("late", "Settlements after expiry.")
         self.unclaimed = self._counter("unclaimed", "Grants released because the caller was gone.")
         self.envoy_settlements = self._counters(
@@ -106,6 +108,9 @@ class Metrics:
         self.clock_behind = self._counter("clock_behind", "Reserves stopped because the store's clock fell back.")
         self.holds_open = self._gauge("holds_open", "Open holds in the store, when last counted.")
         self.ledger_backlog_rows = self._gauge("ledger_backlog_rows", "Ledger rows that await the drain.")
+        self.learned_kinds = self._gauge("learned_kinds", "Teams × models whose learned holds this process knows.")
+        self.learned_samples = self._counter("learned_samples", "Settled calls that holds were learned from.")
+        self.learned_published = self._counters("learned_published", "Learned holds published, by width.", "width")
         self._begin_at_zero()
         if _shared_directory() is None:
             for collector in (ProcessCollector, PlatformCollector, GCCollector):

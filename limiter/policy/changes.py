@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from limiter.domain.limits import Limit, LimitKind
 from limiter.domain.money import format_usd
@@ -77,6 +77,8 @@ def describe(limit: Limit) -> str:
         text += f", only {', '.join(limit.models)}"
     if limit.warn_at:
         text += f", warns at {', '.join(f'{Decimal(part) / 10_000:f} %' for part in limit.warn_at)}"
+    if limit.sizing is not None:
+        text += f", held for by {limit.sizing.name.lower()} estimates"
     return text + (", shadow" if limit.shadow else "")
 
 
@@ -114,7 +116,17 @@ def _levels(rules: Organization) -> Iterator[tuple[Place, Organization | Team | 
 
 def _settings(settings: SettingsPart) -> Iterator[tuple[str, str]]:
     for name, value in settings.model_dump(exclude_none=True).items():
-        if isinstance(value, (list, tuple)):
+        if name == "floors":
+            yield name, "; ".join(map(_described_floor, value)) or "none"
+        elif isinstance(value, dict):
+            yield name, ", ".join(f"{pattern}: {count}" for pattern, count in value.items())
+        elif isinstance(value, (list, tuple)):
             yield name, ", ".join(value) or "none"
         else:
             yield name, f"{Decimal(value):f} USD" if name == "max_cost_per_call" else str(value)
+
+
+def _described_floor(floor: dict[str, Any]) -> str:
+    """Write a floor as `images of gpt-image-*: 0.02 USD`."""
+    operations = ", ".join(floor.get("operations", ("every call",)))
+    return f"{operations} of {', '.join(floor.get('models', ('*',)))}: {Decimal(floor['cost']):f} USD"

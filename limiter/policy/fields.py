@@ -16,7 +16,7 @@ from limiter.domain.calls import COUNT_MAX, MODEL_MAX, TAG_NAME, TAG_NAME_MAX, T
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import CONCURRENCY_MAX, RATE_MAX, RATE_PERIODS, SPEND_WINDOWS
 from limiter.domain.money import CALL_MAX_NANOUSD, NANOUSD_PER_USD, SUM_MAX_NANOUSD, format_usd, parse_usd
-from limiter.domain.reservations import OnAbort, OnExpiry
+from limiter.domain.reservations import OnAbort, OnExpiry, Sizing
 from limiter.domain.scopes import ID_PATTERN, ID_RULE
 from limiter.policy import zones
 from limiter.policy.mistakes import mistaken, refuse
@@ -34,6 +34,10 @@ PATTERNS_MAX: Final = 256
 
 #: `warn_at` is counted in millionths.
 MILLIONTHS: Final = 1_000_000
+
+#: What `learned_quantile` may be, in millionths.
+QUANTILE_MIN: Final = 900_000
+QUANTILE_MAX: Final = 999_900
 
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)", re.ASCII)
 _DURATION_UNITS_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000}
@@ -186,7 +190,9 @@ def _version(value: object) -> int:
     return 1
 
 
-def _choice(words: dict[str, _T]) -> Callable[[object], _T]:
+def choice(words: dict[str, _T]) -> Callable[[object], _T]:
+    """Read one of these words, strictly."""
+
     def read(value: object) -> _T:
         if not isinstance(value, str) or value not in words:
             raise refuse(value, f"write one of {', '.join(words)}")
@@ -200,6 +206,13 @@ def _fraction(value: object) -> int:
     if not 0 < scaled <= MILLIONTHS or scaled != int(scaled):
         raise refuse(value, "use a fraction above 0 and up to 1, with at most six decimals")
     return int(scaled)
+
+
+def _quantile(value: object) -> int:
+    millionths = _fraction(value)
+    if not QUANTILE_MIN <= millionths <= QUANTILE_MAX:
+        raise refuse(value, "use 0.9 to 0.9999")
+    return millionths
 
 
 def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
@@ -236,23 +249,35 @@ Ttl = Annotated[int, PlainValidator(_duration(TTL_MAX_MS)), *_DURATION_FIELD]
 Lifetime = Annotated[int, PlainValidator(_duration(LIFETIME_MAX_MS)), *_DURATION_FIELD]
 Expiry = Annotated[
     OnExpiry,
-    PlainValidator(_choice({choice.name.lower(): choice for choice in OnExpiry})),
+    PlainValidator(choice({choice.name.lower(): choice for choice in OnExpiry})),
     PlainSerializer(lambda choice: choice.name.lower()),
     _schema("string", enum=[choice.name.lower() for choice in OnExpiry]),
 ]
 Abort = Annotated[
     OnAbort,
-    PlainValidator(_choice({choice.name.lower(): choice for choice in OnAbort})),
+    PlainValidator(choice({choice.name.lower(): choice for choice in OnAbort})),
     PlainSerializer(lambda choice: choice.name.lower()),
     _schema("string", enum=[choice.name.lower() for choice in OnAbort]),
 ]
-Shadow = Annotated[bool, PlainValidator(_choice(_MODES)), _schema("string", enum=list(_MODES))]
+Estimate = Annotated[
+    Sizing,
+    PlainValidator(choice({word.name.lower(): word for word in Sizing})),
+    PlainSerializer(lambda word: word.name.lower()),
+    _schema("string", enum=[word.name.lower() for word in Sizing]),
+]
+Shadow = Annotated[bool, PlainValidator(choice(_MODES)), _schema("string", enum=list(_MODES))]
 #: Unchecked: what it may say depends on the kind of limit.
 Per = Annotated[str, PlainValidator(lambda value: value), _schema("string", enum=list(_PERIODS))]
 _Fraction = Annotated[
     int, PlainValidator(_fraction), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
 ]
 WarnAt = Annotated[tuple[_Fraction, ...], AfterValidator(_ascending)]
+Quantile = Annotated[
+    int,
+    PlainValidator(_quantile),
+    PlainSerializer(lambda millionths: fractions((millionths,))[0]),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0.9, "maximum": 0.9999}, {"type": "string"}]}),
+]
 Switch = Annotated[bool, PlainValidator(_switch), _schema("boolean")]
 Version = Annotated[int, PlainValidator(_version), _schema("integer", const=1)]
 Id = Annotated[str, AfterValidator(_id), _ID_SCHEMA]
@@ -262,6 +287,6 @@ Model = Annotated[str, PlainValidator(_model), _schema("string", minLength=1, ma
 TagName = Annotated[str, AfterValidator(_tag_name)]
 TagNames = Annotated[tuple[TagName, ...], AfterValidator(_tag_names)]
 TagValue = Annotated[str, PlainValidator(_tag_value), _schema("string", minLength=1, maxLength=TAG_VALUE_MAX)]
-_Pattern = Annotated[str, PlainValidator(_pattern), _schema("string", minLength=1, maxLength=MODEL_MAX)]
-Patterns = Annotated[tuple[_Pattern, ...], AfterValidator(_patterns)]
-SomePatterns = Annotated[tuple[_Pattern, ...], AfterValidator(_some_patterns)]
+Pattern = Annotated[str, PlainValidator(_pattern), _schema("string", minLength=1, maxLength=MODEL_MAX)]
+Patterns = Annotated[tuple[Pattern, ...], AfterValidator(_patterns)]
+SomePatterns = Annotated[tuple[Pattern, ...], AfterValidator(_some_patterns)]

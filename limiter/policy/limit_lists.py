@@ -8,7 +8,19 @@ from typing import Annotated, Any, Final
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from limiter.domain.limits import LIMITS_PER_SCOPE_MAX, RATE_PERIODS, SPEND_WINDOWS, Limit, LimitKind
-from limiter.policy.fields import LimitId, Per, Rate, Shadow, Slots, SomePatterns, Spend, WarnAt, fractions, usd
+from limiter.policy.fields import (
+    Estimate,
+    LimitId,
+    Per,
+    Rate,
+    Shadow,
+    Slots,
+    SomePatterns,
+    Spend,
+    WarnAt,
+    fractions,
+    usd,
+)
 from limiter.policy.mistakes import Place, gather, shown
 from limiter.policy.part import Part
 
@@ -44,6 +56,8 @@ class LimitPart(Part):
     """shadow: count what it would refuse, refuse nothing."""
     warn_at: WarnAt = ()
     """Fractions of a spend ceiling; grants above them carry a warning."""
+    estimate: Estimate | None = None
+    """How large holds are for a spend limit, if not as the settings say: strict, safe or learned."""
 
     @classmethod
     def together(cls, data: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -63,6 +77,8 @@ class LimitPart(Part):
             yield ("per",), f"{shown(per)} is not valid; {kind} can be per {', '.join(periods)}"
         if "warn_at" in data and kind != "spend":
             yield ("warn_at",), "only a spend limit warns; remove it"
+        if "estimate" in data and kind != "spend":
+            yield ("estimate",), "only a spend limit holds money; remove it"
         if "burst" in data:
             yield from _burst_mistakes(kind, amount=data[kind], burst=data["burst"])
 
@@ -80,6 +96,7 @@ class LimitPart(Part):
             models=self.models or (),
             shadow=self.mode,
             warn_at=self.warn_at,
+            sizing=self.estimate,
         )
 
 
@@ -132,6 +149,8 @@ def _written(limit: Limit) -> dict[str, Any]:
         written["mode"] = "shadow"
     if limit.warn_at:
         written["warn_at"] = fractions(limit.warn_at)
+    if limit.sizing is not None:
+        written["estimate"] = limit.sizing.name.lower()
     return written
 
 

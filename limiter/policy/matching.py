@@ -10,10 +10,11 @@ from typing import Final
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import Limit
 from limiter.domain.money import CALL_MAX_NANOUSD
-from limiter.domain.reservations import OnAbort, OnExpiry
+from limiter.domain.reservations import OnAbort, OnExpiry, Sizing
 from limiter.domain.scopes import Scope
 from limiter.policy.document import OrganizationPolicy
 from limiter.policy.parts import Key, SettingsPart, Team
+from limiter.policy.sizes import OUTPUT_DEFAULT, Floor, OutputDefaults
 
 #: What a setting of the document is called when its unit goes with it.
 _WITH_UNIT: Final = {
@@ -25,15 +26,30 @@ _WITH_UNIT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a key's calls are handled, every level considered. Patterns in `free` know * and ?."""
+    """How a key's calls are handled, every level considered. Patterns know * and ?.
+
+    `default_max_output_tokens` are the most specific first. `learned_quantile` is in millionths.
+    """
 
     on_expiry: OnExpiry = OnExpiry.CHARGE
     on_abort: OnAbort = OnAbort.ESTIMATE
-    default_max_output_tokens: int = 4096
+    estimate: Sizing = Sizing.SAFE
+    default_max_output_tokens: OutputDefaults = (("*", OUTPUT_DEFAULT),)
+    floors: tuple[Floor, ...] = ()
+    learned_quantile: int = 995_000
     free: tuple[str, ...] = ()
     max_cost_per_call_nanousd: int = CALL_MAX_NANOUSD
     ttl_ms: int = 600_000
     max_lifetime_ms: int = 86_400_000
+
+    def default_output(self, model: str) -> int:
+        """Return the output to hold for where a call of this model names none."""
+        found = (count for pattern, count in self.default_max_output_tokens if fnmatchcase(model, pattern))
+        return next(found, OUTPUT_DEFAULT)
+
+    def floors_for(self, model: str) -> tuple[Floor, ...]:
+        """Return the floors under calls of this model, whatever they ask of it."""
+        return tuple(floor for floor in self.floors if floor.models is None or _matches(floor.models, model))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from limiter.domain.calls import TAGS_MAX
 from limiter.policy.fields import (
     Abort,
     CallCost,
+    Estimate,
     Expiry,
     Id,
     Lifetime,
     Model,
-    OutputTokens,
     Patterns,
+    Quantile,
     SomePatterns,
     Switch,
     TagName,
@@ -33,6 +34,7 @@ from limiter.policy.fields import (
 from limiter.policy.limit_lists import Limits
 from limiter.policy.mistakes import Place, mistaken, shown
 from limiter.policy.part import Part
+from limiter.policy.sizes import Floors, Outputs
 
 
 def _at_most_tags(value: Mapping[str, str]) -> Mapping[str, str]:
@@ -55,8 +57,14 @@ class SettingsPart(Part):
     """What a hold costs that nobody settled in time: charge (all of it, the default) or release."""
     on_abort: Abort | None = None
     """What a broken-off call costs, up to its hold: usage_seen, estimate (by what passed; the default) or full_hold."""
-    default_max_output_tokens: OutputTokens | None = None
-    """The output to hold for when a call does not say how much it may produce; 4096 by default."""
+    estimate: Estimate | None = None
+    """How large holds are: strict (an upper bound), safe (conservative; the default), learned (as such calls cost)."""
+    default_max_output_tokens: Outputs | None = None
+    """The output of calls that name no maximum: a number, or numbers by pattern of models; 4096 by default."""
+    floors: Floors | None = None
+    """The least that calls cost, for models and operations whose answers do not tell all that they cost."""
+    learned_quantile: Quantile | None = None
+    """With estimate learned: the part of calls that should cost no more than their hold; 0.995 by default."""
     free: Patterns | None = None
     """Models that cost nothing, as patterns; a model that is neither priced nor free is refused."""
     max_cost_per_call: CallCost | None = None

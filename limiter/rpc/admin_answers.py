@@ -82,8 +82,9 @@ def call_of(row: Row) -> dict[str, Any]:
     return call
 
 
-def _charged(taken: Taken) -> dict[str, object]:
-    return {"scope": taken.scope.path, "counter": taken.counter, "period_ms": taken.period_ms}
+def _charged(taken: Taken, held: int) -> dict[str, object]:
+    facts: dict[str, object] = {"scope": taken.scope.path, "counter": taken.counter, "period_ms": taken.period_ms}
+    return facts | {"held_nanousd": taken.held} if 0 < taken.held < held else facts
 
 
 def ledger_row(row: Row) -> pb.LedgerRow:
@@ -106,7 +107,7 @@ def ledger_row(row: Row) -> pb.LedgerRow:
         "reserved_at_ms": row.reserved_ms,
         "expires_at_ms": row.expires_ms,
         "at_ms": row.at_ms,
-        "charged": [_charged(taken) for taken in row.taken],
+        "charged": [_charged(taken, row.held) for taken in row.taken],
         "call": call_of(row),
         "end": json.loads(row.ending) if row.ending else {},
     }

@@ -36,7 +36,9 @@ def add_status(messages: Any, status: LimitStatus) -> None:  # noqa: ANN401 - a 
 
 
 def _tell(message: pb.LimitStatus, status: LimitStatus) -> None:
-    _, message.settled, message.held, message.remaining, message.requested, resets_at_ms, refills_at_ms = status
+    _, message.settled, message.held, message.remaining, message.requested, resets_at_ms, refills_at_ms, over = status
+    if over:
+        message.overage = over
     if resets_at_ms:
         _set_time(message.resets_at, resets_at_ms)
     if refills_at_ms:
@@ -85,6 +87,8 @@ def reserve_response(verdict: Verdict) -> pb.ReserveResponse:
         if verdict.max_output_tokens is not None:
             response.max_output_tokens = verdict.max_output_tokens
         response.repeated_call = verdict.repeated_call
+        if verdict.output_field:
+            response.output_field = verdict.output_field
         _set_time(response.expires_at, verdict.expires_at_ms)
     else:
         response.decision = pb.ReserveResponse.DENIED

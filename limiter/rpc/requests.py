@@ -38,6 +38,7 @@ def reserve_call(request: pb.ReserveRequest, *, trusted: bool, remaining_s: floa
         consume=request.consume,
         fingerprint=fingerprint(request),
         deadline=None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s,
+        caps_output=request.caps_output,
     )
 
 

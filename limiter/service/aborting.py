@@ -11,10 +11,12 @@ from limiter.domain.reservations import Basis, OnAbort, RowFlag
 from limiter.domain.scopes import Scope
 from limiter.pricing.model_price import ModelPrice
 from limiter.service.accounting import Accounting
+from limiter.service.booking import Reckoning, Subject
 from limiter.service.calls import BrokenOff, Settled
 from limiter.service.desk import Desk
+from limiter.service.doubts import not_for_nothing
 from limiter.service.plans import CallPlan, Question
-from limiter.service.reckoning import Reckoning, Subject, not_found
+from limiter.service.reckoning import not_found
 from limiter.store.port import HoldRecord
 
 #: Bytes of text in a token, as far as that can be said without the model's tokenizer.
@@ -66,13 +68,13 @@ class Aborting:
             provider_request_id=call.provider_request_id,
             warnings=(f"the provider's final count is not known: charged by on_abort {on_abort.name.lower()}",),
         )
-        return reckoning, on_abort
+        return not_for_nothing(reckoning, subject), on_abort
 
     async def _plan(self, record: HoldRecord) -> CallPlan | None:
         """The present plan of the key and model; None: the organization has no policy any more."""
         known = self._desk.granted.get(record.name)
-        if known is not None and known[1] == record.reserved_ms:
-            return known[0]
+        if known is not None and known.reserved_ms == record.reserved_ms:
+            return known.plan
         call = json.loads(record.call)
         context = tuple(sorted(call.get("context", {}).items()))
         priced = "priced_as" in call or call.get("free", False)
@@ -88,19 +90,22 @@ def _cost(on_abort: OnAbort, call: BrokenOff, subject: Subject, record: HoldReco
     output = seen.output_tokens
     if on_abort is OnAbort.ESTIMATE:
         output = max(output, -(-call.output_bytes // _TOKEN_BYTES))
+    output_max = max(0, record.output_max)
     if seen.input_tokens:
         # The provider has counted the input: better than the bound that was held for it.
         usage = replace(seen, output_tokens=output)
-        if subject.free:
-            return 0, usage
-        return (record.held, None) if subject.price is None else (subject.price.charge_nanousd(usage), usage)
-    output_max = max(0, record.output_max)
-    output = min(output, output_max)
-    usage = Usage(input_tokens=max(0, record.tokens - output_max), output_tokens=output)
+    else:
+        usage = Usage(input_tokens=max(0, record.tokens - output_max), output_tokens=min(output, output_max))
     if subject.free:
         return 0, usage
     if subject.price is None:
         return record.held, None
+    if seen.input_tokens:
+        return subject.price.charge_nanousd(usage), usage
+    if subject.facts.safe is not None and output_max:
+        # The hold is by what such calls cost; what this one could is in its safe parts.
+        inputs, outputs = subject.facts.safe
+        return inputs + -(-outputs * usage.output_tokens // output_max), usage
     return record.held - _unspent(subject.price, record, usage), usage
 
 

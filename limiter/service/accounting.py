@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 
+import structlog
+
 from limiter.domain.calls import Outcome
 from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason, LimitStatus
+from limiter.service.booking import Reckoning
 from limiter.service.calls import BookCall, Principal, SettleCall, Settled
 from limiter.service.desk import RETENTION_SETTLED_MS, STALE_SUBJECTS, TRIES, Desk, ledger_call
-from limiter.service.plans import CallPlan, Question
-from limiter.service.reckoning import Reckoner, Reckoning, not_found
-from limiter.service.statuses import limit_status
+from limiter.service.plans import Question
+from limiter.service.reckoning import Reckoner, not_found
+from limiter.service.statuses import limits_read
 from limiter.store.port import ChargeCall, Code, EndCall, EndReply, ExtendCall, ExtendReply
 
 #: How far clocks may differ.
 _FUTURE_MS = 60_000
+
+_log = structlog.get_logger(__name__)
 
 _OUTCOME_FLAGS = {
     Outcome.COMPLETED: RowFlag(0),
@@ -39,7 +44,7 @@ class Accounting:
         reckoning = await self.reckoner.of_settle(call)
         if call.provider_request_id:
             reckoning.provider_request_id = call.provider_request_id
-        settled = await self.book(call.name, reckoning, reserved_ms=known[1] if known is not None else 0)
+        settled = await self.book(call.name, reckoning, reserved_ms=known.reserved_ms if known is not None else 0)
         return await self.settle(call) if settled is None else settled
 
     async def book(self, name: ReservationName, reckoning: Reckoning, *, reserved_ms: int) -> Settled | None:
@@ -53,7 +58,7 @@ class Accounting:
                 basis=reckoning.basis,
                 cost=reckoning.cost,
                 tokens=reckoning.tokens,
-                flag=_OUTCOME_FLAGS[reckoning.outcome],
+                flags=_OUTCOME_FLAGS[reckoning.outcome] | reckoning.flags,
                 retention_ms=RETENTION_SETTLED_MS,
                 ending=reckoning.ending(),
                 reserved_ms=reserved_ms,
@@ -94,9 +99,15 @@ class Accounting:
             if plan is None:
                 raise NotFound(f"principal: organization {key.organization} has no policy")
             if plan.plan.denial == DenialReason.KEY_UNKNOWN:
-                await self._confirm_unknown(question, plan)
+                if not await desk.forgets_if_stale(question, plan):
+                    raise NotFound(f"principal: the key {question.key.path} is not known")
                 continue
-            reckoning = self.reckoner.of_charge(call, plan, key.organization)
+            try:
+                reckoning = self.reckoner.of_charge(call, plan, key.organization)
+            except InvalidArgument:
+                if not await desk.forgets_if_stale(question, plan):
+                    raise
+                continue
             reply = await desk.store.charge(
                 ChargeCall(
                     plan=plan.plan,
@@ -107,6 +118,7 @@ class Accounting:
                     retention_ms=RETENTION_SETTLED_MS,
                     call=ledger_call(plan, call.request_id, call.tags),
                     ending=reckoning.ending(),
+                    flags=reckoning.flags,
                 )
             )
             desk.clock.hear(reply.now_ms)
@@ -120,7 +132,9 @@ class Accounting:
                     " hold of this call, else use a new request_id"
                 )
             reckoning.cost = reply.cost
-            return _booked(name, reckoning, flags=reply.flags, repeated=reply.repeated)
+            booked = _booked(name, reckoning, flags=reply.flags, repeated=reply.repeated)
+            self._tell_doubts(booked)
+            return booked
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
 
     async def _who(self, principal: Principal) -> Scope:
@@ -132,13 +146,6 @@ class Accounting:
         if 0 < not_after_ms <= await self._desk.clock.now_ms(self._desk.store):
             raise NotFound("principal: the API key has been replaced by a newer one")
         return key
-
-    async def _confirm_unknown(self, question: Question, plan: CallPlan) -> None:
-        """Raise NotFound if the plan, which knows no such key, is up to date; else forget it."""
-        reply = (await self._desk.store.inspect([plan.plan]))[0]
-        if reply.code not in STALE_SUBJECTS:
-            raise NotFound(f"principal: the key {question.key.path} is not known")
-        self._desk.refresh(question, reply.code, reply.now_ms)
 
     async def headroom(self, principal: Principal, model: str, provider: str) -> tuple[LimitStatus, ...]:
         """Every limit on the path of a key and model, as it is now."""
@@ -154,10 +161,7 @@ class Accounting:
                 continue
             if plan.plan.denial == DenialReason.KEY_UNKNOWN:
                 raise NotFound(f"principal: the key {question.key.path} is not known")
-            return tuple(
-                limit_status(plan.plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0)
-                for raw in reply.statuses
-            )
+            return limits_read(plan.plan, reply)
         raise Unavailable(f"the policy of {question.key.organization} changes faster than it can be read; try again")
 
     def _settled(self, name: ReservationName, reply: EndReply, reckoning: Reckoning) -> Settled:
@@ -173,7 +177,7 @@ class Accounting:
             cost_nanousd=reply.cost,
             flags=reply.flags,
             repeated_call=reply.repeated,
-            usage=reckoning.usage,
+            usage=reckoning.said or reckoning.usage,
             model=reckoning.priced_model,
             price_version=reckoning.price_version,
             warnings=(*reckoning.warnings, *_remarks(reply.flags)),
@@ -190,6 +194,22 @@ class Accounting:
             metrics.overage_nanousd.inc(settled.overage_nanousd)
         if RowFlag.LATE in settled.flags:
             metrics.late.inc()
+        self._tell_doubts(settled)
+
+    def _tell_doubts(self, settled: Settled) -> None:
+        """Count and log what was told but cannot be so."""
+        if settled.repeated_call or not settled.flags & (RowFlag.ZERO_COST | RowFlag.SUSPECT):
+            return
+        facts = {
+            "reservation": str(settled.name), "model": settled.model, "cost_nanousd": settled.cost_nanousd,
+            "reasons": list(settled.warnings),
+        }  # fmt: skip
+        if RowFlag.ZERO_COST in settled.flags:
+            self._desk.metrics.zero_cost.inc()
+            _log.warning("settlement.zero_cost", **facts)
+        if RowFlag.SUSPECT in settled.flags:
+            self._desk.metrics.suspect.inc()
+            _log.warning("settlement.suspect", **facts)
 
 
 def _booked(name: ReservationName, reckoning: Reckoning, *, flags: RowFlag, repeated: bool) -> Settled:
@@ -201,7 +221,7 @@ def _booked(name: ReservationName, reckoning: Reckoning, *, flags: RowFlag, repe
         cost_nanousd=reckoning.cost,
         flags=flags,
         repeated_call=repeated,
-        usage=reckoning.usage,
+        usage=reckoning.said or reckoning.usage,
         model=reckoning.priced_model,
         price_version=reckoning.price_version,
         warnings=(*reckoning.warnings, *_remarks(flags)),

@@ -18,7 +18,7 @@ from limiter.service.calls import Settled
 from limiter.service.desk import Desk
 from limiter.service.directory import KnownKey
 from limiter.service.plans import plan_scopes
-from limiter.service.statuses import limit_status
+from limiter.service.statuses import limits_read
 from limiter.store.port import HoldRecord, InspectReply, Plan, Row, StoredPolicy
 
 PAGE_MAX = 1_000
@@ -182,9 +182,7 @@ class Administration:
 
 def _view(plan: Plan, reply: InspectReply, refused: dict[tuple[Scope, str], int]) -> ScopeView:
     scope = plan.scopes[0].scope
-    statuses = tuple(
-        limit_status(plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0) for raw in reply.statuses
-    )
+    statuses = limits_read(plan, reply)
     return ScopeView(scope, statuses, {status.limit.id: refused[scope, status.limit.id] for status in statuses})
 
 

@@ -31,7 +31,7 @@ class ReserveCall:
     before comes as its CallReading.
 
     `ttl_ms` None: the policy's. `fingerprint` is 16 bytes over the request as sent. `deadline` is by the
-    event loop's clock.
+    event loop's clock. `caps_output`: the caller writes the answer's max_output_tokens into a request that names none.
     """
 
     principal: Principal
@@ -46,6 +46,7 @@ class ReserveCall:
     consume: bool
     fingerprint: bytes
     deadline: float | None
+    caps_output: bool = False
 
 
 @dataclass(slots=True, eq=False)

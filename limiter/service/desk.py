@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from json.encoder import encode_basestring_ascii as json_string
+from typing import NamedTuple
 
 from limiter.domain.calls import TAGS_MAX
 from limiter.domain.errors import InvalidArgument
@@ -12,6 +13,8 @@ from limiter.observability.metrics import Metrics
 from limiter.pricing.book import PriceBook
 from limiter.service.calls import Principal, Tags
 from limiter.service.directory import Directory, KnownKey
+from limiter.service.facts import NO_FACTS, Facts
+from limiter.service.learning import Learned
 from limiter.service.memory import Memory
 from limiter.service.plans import CallPlan, Plans, Question, StoreClock
 from limiter.service.refusals import Refusals
@@ -32,6 +35,15 @@ STALE_SUBJECTS = {Code.STALE_VERSION: "policy", Code.STALE_KEY: "key", Code.STAL
 TRIES = 4
 
 
+class Remembered(NamedTuple):
+    """A grant that was given here."""
+
+    plan: CallPlan
+    reserved_ms: int
+    held: int
+    facts: Facts
+
+
 class Desk:
     """What all verbs of the service share: the store, what is remembered, and who watches."""
 
@@ -44,9 +56,10 @@ class Desk:
         self.directory = Directory(store)
         self.plans = Plans(store, self.directory, prices, self.clock)
         self.refusals = Refusals(store)
+        self.learned = Learned()
         self._identities: Memory[bytes, tuple[Scope, KnownKey, int]] = Memory(_IDENTITIES_REMEMBERED)
         #: What was granted here, so that settling a usage need not ask the store for its model.
-        self.granted: Memory[ReservationName, tuple[CallPlan, int]] = Memory(_GRANTS_REMEMBERED)
+        self.granted: Memory[ReservationName, Remembered] = Memory(_GRANTS_REMEMBERED)
 
     def known_identity(self, principal: Principal) -> tuple[Scope, int] | None:
         """What `identify` would answer, if it did before and the key's record is the same: most calls end here."""
@@ -76,6 +89,14 @@ class Desk:
             return None
         self._identities.put(self.pepper.alias(principal.api_key), (key, record, not_after_ms))
         return key, not_after_ms
+
+    async def forgets_if_stale(self, question: Question, plan: CallPlan) -> bool:
+        """Forget a plan that refuses without asking the store, if that says that it is out of date."""
+        reply = (await self.store.inspect([plan.plan]))[0]
+        if reply.code not in STALE_SUBJECTS:
+            return False
+        self.refresh(question, reply.code, reply.now_ms)
+        return True
 
     def refresh(self, question: Question, code: int, now_ms: int) -> None:
         """Forget what a script called out of date."""
@@ -108,12 +129,14 @@ def _check_allowed(tags: Tags, plan: CallPlan) -> None:
             raise InvalidArgument("tags", name, remedy)
 
 
-def ledger_call(plan: CallPlan, request_id: str, tags: Tags) -> bytes:
+def ledger_call(plan: CallPlan, request_id: str, tags: Tags, facts: Facts = NO_FACTS) -> bytes:
     """The call as the ledger keeps it (JSON). Tags fixed by the policy win over what the caller says.
 
     Raises InvalidArgument for a tag that the policy does not allow, and for too many of them.
     """
     text = f'{plan.ledger_head}, "request_id": {json_string(request_id)}'
+    if facts is not NO_FACTS:
+        text += facts.text()
     if tags or plan.tags:
         if plan.allowed_tags is not None:
             _check_allowed(tags, plan)

@@ -7,13 +7,17 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from limiter.domain.limits import Limit, LimitKind
+from limiter.domain.money import CALL_MAX_NANOUSD
+from limiter.domain.reservations import Sizing
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason
 from limiter.domain.windows import window_bounds
 from limiter.policy.matching import KeyPolicy, Settings, limit_applies, resolve
+from limiter.policy.sizes import OUTPUT_DEFAULT, Floor
 from limiter.policy.zones import zone
 from limiter.pricing.book import PriceBook
 from limiter.pricing.model_price import ModelPrice
@@ -22,6 +26,8 @@ from limiter.service.memory import Memory
 from limiter.store.port import Plan, PlanLimit, PlanScope, Store
 
 _PLANS_REMEMBERED = 100_000
+
+Scopes = tuple[tuple[Scope, tuple[Limit, ...]], ...]
 
 
 class Question(NamedTuple):
@@ -40,7 +46,8 @@ class CallPlan:
 
     `model` is the asked model after aliases. `price` is None where the model is free, unpriced or the
     cost is the caller's. `context`: the terms that it asks for. `allowed_tags`: names that callers may use (None: any).
-    `ledger_head` begins the JSON of the call in the ledger.
+    `ledger_head` begins the JSON of the call in the ledger. `sizings` are the amounts that its limits take, the largest
+    first; `ways` what has to be reckoned for them, STRICT before SAFE. `default_output` and `floors` are the model's.
     """
 
     plan: Plan
@@ -54,6 +61,17 @@ class CallPlan:
     allowed_tags: frozenset[str] | None
     key_expires_ms: int
     ledger_head: str
+    sizings: tuple[Sizing, ...] = (Sizing.SAFE,)
+    ways: tuple[Sizing, ...] = (Sizing.SAFE,)
+    default_output: int = OUTPUT_DEFAULT
+    floors: tuple[Floor, ...] = ()
+
+    def floor(self, operation: str) -> int:
+        """The least that a call of the model costs which asks for that, in nano-USD; 0: there is no floor."""
+        if not self.floors:
+            return 0
+        found = (floor.cost for floor in self.floors if floor.operations is None or operation in floor.operations)
+        return max(found, default=0)
 
 
 class StoreClock:
@@ -128,6 +146,8 @@ class Plans:
             )
         unpriced = not (price or free or question.cost_known or not model)
         record = key.record
+        settings = policy.settings
+        sizings = _sizings(policy.scopes, model, settings.estimate)
         return CallPlan(
             plan=Plan(
                 organization=question.key.organization,
@@ -135,9 +155,16 @@ class Plans:
                 key=question.key,
                 key_revision=key.revision,
                 denial=_denial(policy, record, model, unpriced=unpriced),
-                scopes=plan_scopes(policy.scopes, model=model, zone_name=policy.zone, now_ms=now_ms),
+                scopes=plan_scopes(
+                    policy.scopes,
+                    model=model,
+                    zone_name=policy.zone,
+                    now_ms=now_ms,
+                    amounts={None: sizings.index(settings.estimate) if settings.estimate in sizings else 0}
+                    | {sizing: at for at, sizing in enumerate(sizings)},
+                ),
             ),
-            settings=policy.settings,
+            settings=settings,
             model=model,
             provider=price.provider if price is not None else question.provider,
             price=price,
@@ -146,14 +173,37 @@ class Plans:
             tags=policy.tags,
             allowed_tags=None if policy.allowed_tags is None else frozenset(policy.allowed_tags),
             key_expires_ms=record.expires_ms if record is not None else 0,
-            ledger_head=_ledger_head(question, model, price, free=free),
+            ledger_head=_ledger_head(question, model, price, settings, free=free),
+            sizings=sizings,
+            ways=_ways(sizings, settings.estimate),
+            default_output=settings.default_output(model),
+            floors=() if free else settings.floors_for(model),
         )
 
 
+def _sizings(scopes: Scopes, model: str, usual: Sizing) -> tuple[Sizing, ...]:
+    """By what the holds of a model are sized, the largest first: by what its spend limits say, else as usual."""
+    limits = (limit for _, limits in scopes for limit in limits if limit.kind is LimitKind.SPEND)
+    return tuple(sorted({limit.sizing or usual for limit in limits if limit_applies(limit, model)} or {usual}))
+
+
+def _ways(sizings: tuple[Sizing, ...], usual: Sizing) -> tuple[Sizing, ...]:
+    """Of STRICT and SAFE, those that the amounts of a hold, or its tokens, are reckoned by."""
+    return tuple(sorted({min(sizing, Sizing.SAFE) for sizing in (*sizings, usual)}))
+
+
 def plan_scopes(
-    scopes: tuple[tuple[Scope, tuple[Limit, ...]], ...], *, model: str | None, zone_name: str, now_ms: int
+    scopes: Scopes,
+    *,
+    model: str | None,
+    zone_name: str,
+    now_ms: int,
+    amounts: Mapping[Sizing | None, int] = MappingProxyType({}),
 ) -> tuple[PlanScope, ...]:
-    """The limits of scopes with their windows; `model` None: all of them apply."""
+    """The limits of scopes with their windows; `model` None: all of them apply.
+
+    `amounts`: which of a hold's amounts a spend limit takes by its way of sizing, None: as the settings say.
+    """
     tz = zone(zone_name)
     return tuple(
         PlanScope(
@@ -163,6 +213,7 @@ def plan_scopes(
                     limit,
                     applies=model is None or limit_applies(limit, model),
                     window=window_bounds(limit.per, now_ms, tz) if limit.kind is LimitKind.SPEND else (0, 0, 0),
+                    lesser=amounts.get(limit.sizing, 0) if limit.kind is LimitKind.SPEND else 0,
                 )
                 for limit in limits
             ),
@@ -182,7 +233,7 @@ def _denial(policy: KeyPolicy, record: KeyRecord | None, model: str, *, unpriced
     return DenialReason.MODEL_UNPRICED if unpriced else 0
 
 
-def _ledger_head(question: Question, model: str, price: ModelPrice | None, *, free: bool) -> str:
+def _ledger_head(question: Question, model: str, price: ModelPrice | None, settings: Settings, *, free: bool) -> str:
     facts: dict[str, object] = {"key": question.key.path, "model": question.model}
     if model != question.model:
         facts["alias_of"] = model
@@ -194,4 +245,6 @@ def _ledger_head(question: Question, model: str, price: ModelPrice | None, *, fr
         facts["free"] = True
     if question.context:
         facts["context"] = dict(question.context)
+    if settings.max_cost_per_call_nanousd < CALL_MAX_NANOUSD:
+        facts["max_cost_nanousd"] = settings.max_cost_per_call_nanousd
     return json.dumps(facts)[:-1]

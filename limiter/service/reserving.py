@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from secrets import token_hex
 
+import structlog
+
+from limiter.domain.calls import Estimate, ProviderRequest
 from limiter.domain.errors import (
-    AlreadyExists,
     DeadlineExceeded,
-    FailedPrecondition,
     InvalidArgument,
-    LimiterError,
     Unavailable,
 )
-from limiter.domain.limits import LimitKind
-from limiter.domain.reservations import ReservationName, State
+from limiter.domain.reservations import NO_FLAG, ReservationName, RowFlag, Sizing
 from limiter.domain.scopes import Scope
-from limiter.domain.verdicts import DenialReason, Denied, Granted, LimitStatus, Verdict
+from limiter.domain.verdicts import DenialReason, Denied, Granted, Verdict
 from limiter.observability.metrics import NO_REASON
+from limiter.pricing.learning import learned_cost
+from limiter.pricing.reading import CallReading, read_request
+from limiter.service.answering import denied, error_of, fitting_output, granted
 from limiter.service.calls import ReserveCall, Tags
-from limiter.service.desk import RETENTION_SETTLED_MS, STALE_SUBJECTS, TRIES, Desk, ledger_call
+from limiter.service.desk import RETENTION_SETTLED_MS, STALE_SUBJECTS, TRIES, Desk, Remembered, ledger_call
+from limiter.service.facts import Facts, facts_of
 from limiter.service.plans import CallPlan, Question
-from limiter.service.sizing import Hold, Request, largest_output, read_size, size_hold
-from limiter.service.statuses import limit_status, refusal_message, retry_after_ms
-from limiter.store.port import Code, HoldCall, HoldReply, Plan, RawStatus, Why
+from limiter.service.sizing import Hold, Learned, Request, request_of, size_hold
+from limiter.service.statuses import refusal_message
+from limiter.store.port import Code, HoldCall, HoldReply, Why
+
+_log = structlog.get_logger(__name__)
 
 
 class Reserving:
@@ -38,32 +45,27 @@ class Reserving:
         """Ask for a hold. A refusal is an answer; an error means that no decision was made."""
         desk = self._desk
         _check_deadline(call.deadline)
-        request, reading = read_size(call.size)
+        size = read_request(call.size) if isinstance(call.size, ProviderRequest) else call.size
         identity = desk.known_identity(call.principal) or await desk.identify(call.principal)
         if identity is None:
             return self._refuse_unknown(call)
         key, secret_expires_ms = identity
-        model, provider, tags = call.model, call.provider, call.tags
-        context: Tags = ()
-        if reading is not None:
-            model, provider = call.model or reading.model, call.provider or reading.provider
-            tags, context = tags + reading.tags, tuple(sorted(reading.context.items()))
-        if not model and not (call.consume or request.cost is not None):
-            raise InvalidArgument("model", model, "name the model; only consumed calls may have none")
-        question = Question(key, model, provider, cost_known=request.cost is not None, context=context)
-        if call.request_id:
-            request_id = call.request_id
-            name = ReservationName(key.organization, desk.pepper.reservation_id(key, request_id))
-        else:
-            request_id = token_hex(16)
-            name = ReservationName(key.organization, request_id)
+        question, tags = _question(call, size, key)
+        request_id = call.request_id or token_hex(16)
+        own = desk.pepper.reservation_id(key, request_id) if call.request_id else request_id
+        name = ReservationName(key.organization, own)
         swept = False
         for _ in range(TRIES):
             plan = desk.plans.lasting(question) or await desk.plans.get(question)
             if plan is None:
                 return self._refuse_unknown(call, key)
-            hold = size_hold(plan, request) if not plan.plan.denial else Hold(0, 0, None)
-            asked = self._hold_call(call, plan, hold, name, request_id, tags, secret_expires_ms)
+            learned = self._learned(plan, key)
+            sized = await self._sized(call, size, question, plan, learned)
+            if sized is None:
+                continue
+            request, hold = sized
+            facts = facts_of(plan, request, hold)
+            asked = self._hold_call(call, plan, hold, facts, name, request_id, tags, secret_expires_ms)
             reply = await desk.store.reserve(asked, deadline=call.deadline)
             desk.clock.hear(reply.now_ms)
             if reply.code in STALE_SUBJECTS:
@@ -78,8 +80,35 @@ class Reserving:
             if may_help and await self._sweep_helped(key.organization):
                 swept = True
                 continue
-            return self._verdict(call, plan, request, asked, reply, question, tags)
+            verdict = self._verdict(call, plan, asked, reply, question, tags)
+            if isinstance(verdict, Denied):
+                return replace(verdict, fits_max_output_tokens=fitting_output(plan, request, hold, reply, learned))
+            if not reply.repeated and not call.dry_run:
+                desk.granted.put(name, Remembered(plan, reply.now_ms, hold.cost, facts))
+            return _with_output_field(verdict, request)
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
+
+    def _learned(self, plan: CallPlan, key: Scope) -> Learned | None:
+        """What such calls really cost, where a limit of the plan asks for it and enough of them are known."""
+        if plan.sizings[-1] is not Sizing.LEARNED:
+            return None
+        quantile = plan.settings.learned_quantile
+        factor = self._desk.learned.factor(key.organization, key.team, plan.model, quantile)
+        return None if factor is None else partial(learned_cost, factor=factor)
+
+    async def _sized(
+        self, call: ReserveCall, size: _Size, question: Question, plan: CallPlan, learned: Learned | None
+    ) -> tuple[Request, Hold] | None:
+        """What is asked for, and what is held; None: the plan that there is none by is out of date, and forgotten."""
+        if plan.plan.denial:
+            return request_of(None, ""), Hold(0, 0, None)
+        try:
+            request = request_of(size, plan.model, capped=call.caps_output)
+            return request, size_hold(plan, request, learned)
+        except InvalidArgument:
+            if not await self._desk.forgets_if_stale(question, plan):
+                raise
+        return None
 
     async def _sweep_helped(self, organization: str) -> bool:
         """End what is due in the shard; answers whether anything ended."""
@@ -91,6 +120,7 @@ class Reserving:
         call: ReserveCall,
         plan: CallPlan,
         hold: Hold,
+        facts: Facts,
         name: ReservationName,
         request_id: str,
         tags: Tags,
@@ -116,14 +146,16 @@ class Reserving:
             all_limits=call.all_limits,
             consume=call.consume,
             own_id=not call.request_id,
-            call=ledger_call(plan, request_id, tags),
+            call=ledger_call(plan, request_id, tags, facts),
+            # A consumed call costs the same at every limit.
+            lesser=None if call.consume else hold.lesser,
+            flags=RowFlag.ZERO_COST if call.consume and plan.price is not None and not hold.cost else NO_FLAG,
         )
 
     def _verdict(  # noqa: PLR0917 - private, called once
         self,
         call: ReserveCall,
         plan: CallPlan,
-        request: Request,
         asked: HoldCall,
         reply: HoldReply,
         question: Question,
@@ -135,18 +167,19 @@ class Reserving:
                 self._desk.metrics.shadow_refusals[kind.name].inc()
         if reply.code == Code.GRANTED:
             self._desk.metrics.decisions["GRANTED", NO_REASON].inc()
-            if not call.dry_run and not reply.repeated:
-                self._desk.granted.put(asked.name, (plan, reply.now_ms))
-            return _granted(plan.plan, asked, reply)
+            if asked.flags and not call.dry_run and not reply.repeated:
+                self._desk.metrics.zero_cost.inc()
+                _log.warning("consume.zero_cost", reservation=str(asked.name), model=plan.model)
+            return granted(plan.plan, asked, reply)
         if reply.code == Code.DENIED:
-            denied = _denied(plan, request, asked, reply)
-            self._desk.metrics.decisions["DENIED", denied.reason.name].inc()
+            refusal = denied(plan, asked, reply)
+            self._desk.metrics.decisions["DENIED", refusal.reason.name].inc()
             if not call.dry_run:
-                self._desk.refusals.add(question.key, plan.model, denied, (*plan.tags.items(), *tags), reply.now_ms)
-            return denied
+                self._desk.refusals.add(question.key, plan.model, refusal, (*plan.tags.items(), *tags), reply.now_ms)
+            return refusal
         if reply.code == Code.CLOCK_BEHIND:
             self._desk.metrics.clock_behind.inc()
-        raise _error(reply, asked.name)
+        raise error_of(reply, asked.name)
 
     def _refuse_unknown(self, call: ReserveCall, key: Scope | None = None) -> Denied:
         if key is not None and call.principal.key is None:
@@ -155,83 +188,30 @@ class Reserving:
         return Denied(DenialReason.KEY_UNKNOWN, refusal_message(DenialReason.KEY_UNKNOWN, ()), dry_run=call.dry_run)
 
 
+#: A size whose provider's request was read.
+_Size = Estimate | CallReading | int | None
+
+
+def _question(call: ReserveCall, size: _Size, key: Scope) -> tuple[Question, Tags]:
+    """What the plan is asked for, and the tags of the call."""
+    model, provider, tags = call.model, call.provider, call.tags
+    context: Tags = ()
+    if isinstance(size, CallReading):
+        model, provider = call.model or size.model, call.provider or size.provider
+        tags, context = tags + size.tags, tuple(sorted(size.context.items()))
+    cost_known = size is None or isinstance(size, int)
+    if not model and not (call.consume or cost_known):
+        raise InvalidArgument("model", model, "name the model; only consumed calls may have none")
+    return Question(key, model, provider, cost_known=cost_known, context=context), tags
+
+
+def _with_output_field(verdict: Granted, request: Request) -> Granted:
+    """Say where the maximum output can be written in a request that names none."""
+    if request.max_output_tokens is not None or not request.output_field:
+        return verdict
+    return verdict._replace(output_field=request.output_field)
+
+
 def _check_deadline(deadline: float | None) -> None:
     if deadline is not None and asyncio.get_running_loop().time() >= deadline:
         raise DeadlineExceeded("the deadline had passed before the store was asked; nothing was changed")
-
-
-def _statuses(plan: Plan, asked: HoldCall, reply: HoldReply, *wanted: Why) -> tuple[LimitStatus, ...]:
-    return tuple(
-        limit_status(plan, raw, now_ms=reply.now_ms, cost=asked.cost, tokens=asked.tokens, requests=asked.requests)
-        for raw in reply.statuses
-        if raw.why in wanted
-    )
-
-
-def _granted(plan: Plan, asked: HoldCall, reply: HoldReply) -> Granted:
-    limits: list[LimitStatus] = []
-    warnings: list[LimitStatus] = []
-    for raw in reply.statuses:
-        status = limit_status(
-            plan, raw, now_ms=reply.now_ms, cost=asked.cost, tokens=asked.tokens, requests=asked.requests
-        )
-        (warnings if raw.why else limits).append(status)  # Why.INFORMS is 0
-    return Granted(
-        "" if asked.dry_run else str(asked.name),
-        reply.held,
-        reply.expires_ms,
-        None if reply.output_max < 0 else reply.output_max,
-        tuple(limits),
-        tuple(warnings),
-        reply.repeated,
-        asked.dry_run,
-    )
-
-
-def _denied(plan: CallPlan, request: Request, asked: HoldCall, reply: HoldReply) -> Denied:
-    reason = DenialReason(reply.state)
-    violations = _statuses(plan.plan, asked, reply, Why.REFUSES)
-    refusing = [raw for raw in reply.statuses if raw.why == Why.REFUSES]
-    return Denied(
-        reason=reason,
-        message=refusal_message(reason, violations, model=plan.model),
-        violations=violations,
-        limits=_statuses(plan.plan, asked, reply, Why.INFORMS),
-        warnings=_statuses(plan.plan, asked, reply, Why.SHADOWS),
-        retry_after_ms=retry_after_ms(
-            plan.plan, refusing, now_ms=reply.now_ms, tokens=asked.tokens, requests=asked.requests
-        )
-        if reason.retryable
-        else None,
-        fits_max_output_tokens=_fitting_output(plan, request, asked, refusing),
-        dry_run=asked.dry_run,
-    )
-
-
-def _fitting_output(plan: CallPlan, request: Request, asked: HoldCall, refusing: list[RawStatus]) -> int | None:
-    """The most output that would have been granted, where output is what is too large."""
-    room_nanousd, room_tokens = asked.cost, asked.tokens
-    for raw in refusing:
-        status = limit_status(plan.plan, raw, now_ms=0, cost=asked.cost, tokens=asked.tokens, requests=1)
-        if status.limit.kind is LimitKind.SPEND:
-            room_nanousd = min(room_nanousd, status.remaining)
-        elif status.limit.kind is LimitKind.TOKENS:
-            room_tokens = min(room_tokens, status.remaining)
-        else:
-            return None
-    if not refusing or asked.output_max < 1:
-        return None
-    return largest_output(plan, request, asked=asked.output_max, room_nanousd=room_nanousd, room_tokens=room_tokens)
-
-
-def _error(reply: HoldReply, name: ReservationName) -> LimiterError:
-    if reply.code == Code.EXISTS:
-        return AlreadyExists("request_id: it was used for other content by this key; use a new one for another call")
-    if reply.code == Code.ENDED:
-        state = State(reply.state).name
-        return FailedPrecondition(f"request_id: its reservation {name} is {state}; use a new one for another call")
-    if reply.code == Code.CLOCK_BEHIND:
-        return Unavailable("the store's clock is more than a minute behind its own counters; set the clock right")
-    if reply.code == Code.BACKLOG:
-        return Unavailable("the ledger's backlog is full (max_backlog); see that its rows are drained")
-    return Unavailable(f"the store answered with a code that is not known: {reply.code}")

@@ -16,6 +16,7 @@ from limiter.service.administration import Administration
 from limiter.service.calls import BookCall, BrokenOff, Principal, ReserveCall, SettleCall, Settled
 from limiter.service.desk import Desk
 from limiter.service.keyring import Keyring
+from limiter.service.learner import LOOK_EVERY_S, Learner
 from limiter.service.reserving import Reserving
 from limiter.service.secrets import Pepper
 from limiter.service.upkeep import FLUSH_EVERY_S, SWEEP_EVERY_S, GiveBack, Sweeper, end, repeat
@@ -35,6 +36,7 @@ class Service:
         self._aborting = Aborting(self._desk, self._accounting)
         self.administration = Administration(self._desk, self._accounting)
         self.keyring = Keyring(self._desk)
+        self.learner = Learner(self._desk)
         self._upkeep: Sequence[asyncio.Task[None]] = ()
 
     def reserve(self, call: ReserveCall) -> Coroutine[Any, Any, Verdict]:
@@ -86,11 +88,13 @@ class Service:
         await self._desk.refusals.flush()
 
     def start_upkeep(self) -> None:
-        """Sweep and write sums in the background from now on."""
+        """Sweep, write sums and learn in the background from now on."""
         create = asyncio.get_running_loop().create_task
         self._upkeep = (
             create(repeat(self.sweep, every_s=SWEEP_EVERY_S, what="sweep")),
             create(repeat(self.flush_refusals, every_s=FLUSH_EVERY_S, what="refusals")),
+            create(repeat(self.learner.look, every_s=LOOK_EVERY_S, what="learning")),
+            create(repeat(self.learner.keep_up, every_s=0.0, what="learned")),
         )
 
     async def stop(self) -> None:

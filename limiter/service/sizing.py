@@ -1,112 +1,226 @@
-"""How large a call can become: the hold in money and tokens."""
+"""How large a call can become: the hold in money and tokens, by the ways of sizing that its plan asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from limiter.domain.calls import COUNT_MAX, Estimate, ProviderRequest
+from limiter.domain.calls import COUNT_MAX, Estimate
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import CALL_MAX_NANOUSD, format_usd
+from limiter.domain.reservations import Sizing
 from limiter.policy.matching import Settings
+from limiter.pricing.bounds import Bound, Growth, Size
 from limiter.pricing.model_price import ModelPrice
-from limiter.pricing.reading import CallReading, read_request
+from limiter.pricing.reading import CallReading
 from limiter.service.plans import CallPlan
+from limiter.store.port import PlanLimit
+
+_NOTHING = Bound(0)
+
+#: The most that it takes to name a maximum output in a request, wherever that stands.
+_NAMING_TOKENS = 64
+
+#: What such calls really cost, by the input and output parts of their safe hold in nano-USD.
+Learned = Callable[[int, int], int]
 
 
 class Request(NamedTuple):
-    """What is asked for, whichever form it came in. `max_output_tokens` None: not said. `cost` None: to be priced."""
+    """What is asked for, whichever form it came in.
 
-    input_tokens: int
+    `max_output_tokens` is per choice, None: not said. `cost` None: to be priced. `capped`: the caller will write the
+    answer's max_output_tokens into a request that names none. `field` is what errors name, `output_field` where in a
+    provider's request a maximum output would be.
+    """
+
+    size: Size
     max_output_tokens: int | None
-    choices: int
-    units: Mapping[str, int]
+    choices: int = 1
     cost: int | None = None
-    bounded: bool = True
+    capped: bool = False
+    operation: str = ""
+    field: str = "estimate"
+    output_field: str = ""
+
+
+class Extent(NamedTuple):
+    """What a call can become by one way of sizing: in nano-USD, and in tokens. `output` is per choice."""
+
+    cost: int
+    tokens: int
+    output: int
+    input: Bound
 
 
 class Hold(NamedTuple):
-    """What is held. `max_output_tokens` is per choice, None where the call has no output to bound."""
+    """What is held.
+
+    `cost` is the most of all limits; `lesser` are the amounts of those that take less (see PlanLimit). The most output
+    that all of them pay for is `max_output_tokens`, per choice, None where the call has none to bound; `most_output` is
+    what the largest of them pays for. `safe` are the input and output parts of the safe amount, where the plan learns.
+    """
 
     cost: int
     tokens: int
     max_output_tokens: int | None
+    lesser: tuple[int, int] | None = None
+    most_output: int = 0
+    safe: tuple[int, int] | None = None
+
+    def amount(self, rule: PlanLimit) -> int:
+        """What a spend limit takes."""
+        return self.lesser[rule.lesser - 1] if rule.lesser and self.lesser is not None else self.cost
 
 
-def read_size(size: Estimate | ProviderRequest | CallReading | int | None) -> tuple[Request, CallReading | None]:
-    """Read the size of a call; the reading also names the model that a provider's request asks for."""
-    if isinstance(size, (ProviderRequest, CallReading)):
-        reading = size if isinstance(size, CallReading) else read_request(size)
-        request = Request(
-            reading.input_tokens, reading.max_output_tokens, reading.choices, reading.units, bounded=reading.bounded
+def request_of(size: Estimate | CallReading | int | None, model: str, *, capped: bool = False) -> Request:
+    """What is asked of `model`, which the name in a provider's request stands for (see CallPlan).
+
+    Raises InvalidArgument where a provider's request cannot be one to that model.
+    """
+    if isinstance(size, CallReading):
+        reading = size.for_model(model)
+        return Request(
+            reading.size,
+            reading.max_output_tokens,
+            reading.choices,
+            capped=capped and reading.output_field != "",
+            operation=reading.operation,
+            field="provider_request.body",
+            output_field=reading.output_field,
         )
-        return request, reading
     if isinstance(size, Estimate):
-        return Request(size.input_tokens, size.max_output_tokens, 1, size.units), None
-    return Request(0, 0, 1, {}, cost=size or 0), None
+        bound = Bound(size.input_tokens, size.units)
+        return Request(Size(bound, bound), size.max_output_tokens, capped=capped)
+    return Request(Size(_NOTHING, _NOTHING), 0, cost=size or 0)
 
 
-def size_hold(plan: CallPlan, request: Request) -> Hold:
-    """The most that the call can cost and use under the plan.
+def size_hold(plan: CallPlan, request: Request, learned: Learned | None = None) -> Hold:
+    """What to hold for the call under its plan; `learned` None: too little is known of such calls, held for as safe.
 
-    Raises InvalidArgument above the policy's max_cost_per_call, for units without a price, and for calls
-    that the provider enlarges where the model's context window is not known.
+    Raises InvalidArgument above the policy's max_cost_per_call, for units without a price, and, where an upper bound is
+    asked for, for a call that has none.
     """
     price, settings = plan.price, plan.settings
     if request.cost is not None:
         return Hold(_checked(request.cost, settings), 0, None)
+    extents = {way: size_call(price, request, way, default_output=plan.default_output) for way in plan.ways}
+    tokens = extents[plan.ways[-1] if settings.estimate is not Sizing.STRICT else Sizing.STRICT].tokens
+    least, most = extents[plan.ways[-1]].output, extents[plan.ways[0]].output
+    if price is None:
+        return Hold(0, tokens, least, most_output=most)
+    floor = plan.floor(request.operation)
+    amounts, safe = [], None
+    for sizing in plan.sizings:
+        if sizing is Sizing.LEARNED:
+            extent = extents[Sizing.SAFE]
+            safe = _parts(price, extent)
+            amount = extent.cost if learned is None else min(extent.cost, learned(*safe))
+            # What is held for as nothing passes a spent budget.
+            amounts.append(max(amount, floor, 1 if extent.cost else 0))
+        else:
+            amounts.append(max(extents[sizing].cost, floor))
+    cost = _checked(max(amounts), settings)
+    # The strict amount is an upper bound, so that none of the others need be more.
+    lesser = (min(cost, amounts[1]), min(cost, amounts[-1])) if len(amounts) > 1 else None
+    return Hold(cost, tokens, min(least, most), lesser, max(least, most), safe)
+
+
+def size_call(price: ModelPrice | None, request: Request, way: Sizing, *, default_output: int) -> Extent:
+    """What a call can become by one way of sizing, STRICT or SAFE; `price` None: it costs nothing.
+
+    Raises InvalidArgument for units without a price, and for STRICT where the call has no upper bound: the model's
+    longest output or context window is not known, or nothing bounds what the provider adds to the input.
+    """
+    growth = request.size.growth
+    bound = request.size.strict if way is Sizing.STRICT else request.size.safe
+    if growth is not None and price is not None:
+        bound = _grown(price, request, growth, bound) if way is Sizing.STRICT else _with_allowance(price, growth, bound)
     output = request.max_output_tokens
     if output is None:
-        output = settings.default_max_output_tokens
-        if price is not None and price.max_output_tokens is not None:
-            output = min(output, price.max_output_tokens)
-    input_tokens = request.input_tokens
-    if not request.bounded:
-        input_tokens = max(input_tokens, _window(price))
-    tokens = input_tokens + output * request.choices
+        output = _output(price, request, way, default_output)
+    total = output * request.choices
+    tokens = bound.input_tokens + total
     if tokens > COUNT_MAX:
-        raise InvalidArgument("estimate", tokens, f"a call has at most {COUNT_MAX} tokens")
+        raise InvalidArgument(request.field, tokens, f"a call has at most {COUNT_MAX} tokens")
     if price is None:
-        return Hold(0, tokens, output)
-    if request.units:
-        unpriced = price.unpriced_units(request.units)
-        if unpriced:
-            raise InvalidArgument("estimate.units", unpriced[0], f"{price.model} has no price for it; price it first")
-    cost = price.hold_nanousd(
-        input_tokens=input_tokens, max_output_tokens=output * request.choices, units=request.units
-    )
-    return Hold(_checked(cost, settings), tokens, output)
+        return Extent(0, tokens, output, bound)
+    if bound.units and (unpriced := price.unpriced_units(bound.units)):
+        raise InvalidArgument(
+            f"{request.field}.units", unpriced[0], f"{price.model} has no price for it; price it first"
+        )
+    cost = price.hold_nanousd(input_tokens=bound.input_tokens, max_output_tokens=total, units=bound.units)
+    return Extent(cost, tokens, output, bound)
 
 
-def largest_output(plan: CallPlan, request: Request, *, asked: int, room_nanousd: int, room_tokens: int) -> int | None:
-    """The largest max_output_tokens below `asked` whose hold fits into the room; None: not even one token does."""
-    price = plan.price
-    input_tokens = request.input_tokens if request.bounded else max(request.input_tokens, _window(price))
-    fits, low, high = None, 1, asked
+def _output(price: ModelPrice | None, request: Request, way: Sizing, default_output: int) -> int:
+    """The output of a call that names none: what somebody will write into it, else all that the model can write."""
+    longest = price.max_output_tokens if price is not None else None
+    if way is not Sizing.STRICT or request.capped or price is None:
+        return default_output if longest is None else min(default_output, longest)
+    if longest is None:
+        named = request.output_field or ("a maximum output" if request.operation else "max_output_tokens")
+        remedy = f"name {named}: how much {price.model} can write is not known (estimate: strict)"
+        raise InvalidArgument(request.field, "no maximum output", remedy)
+    return longest
+
+
+def _grown(price: ModelPrice, request: Request, growth: Growth, bound: Bound) -> Bound:
+    """The most that goes in where the provider adds to the input: every round at most a context window."""
+    if growth.rounds is None:
+        raise InvalidArgument(request.field, growth.reason, f"{growth.remedy} (estimate: strict)")
+    if price.context_window is None:
+        remedy = f"the context window of {price.model} is not known, so that nothing bounds it (estimate: strict)"
+        raise InvalidArgument(request.field, growth.reason, remedy)
+    grown = (growth.rounds + 1) * price.context_window
+    return Bound(max(bound.input_tokens, grown), _sum(bound.units, growth.fees))
+
+
+def _with_allowance(price: ModelPrice, growth: Growth, bound: Bound) -> Bound:
+    """An estimate of what the provider adds; fees that have no price are found out at the settlement."""
+    allowance = growth.allowance
+    unpriced = price.unpriced_units(allowance.units) if allowance.units else ()
+    fees = {unit: count for unit, count in allowance.units.items() if unit not in unpriced}
+    return Bound(bound.input_tokens + allowance.input_tokens, _sum(bound.units, fees))
+
+
+def _sum(units: Mapping[str, int], more: Mapping[str, int]) -> Mapping[str, int]:
+    if not more:
+        return units
+    return {unit: units.get(unit, 0) + more.get(unit, 0) for unit in (*units, *more)}
+
+
+def _parts(price: ModelPrice, extent: Extent) -> tuple[int, int]:
+    """The input part of an amount, with all fees, and what its output adds to that."""
+    bound = extent.input
+    inputs = price.hold_nanousd(input_tokens=bound.input_tokens, max_output_tokens=0, units=bound.units)
+    return inputs, extent.cost - inputs
+
+
+def largest_output(
+    plan: CallPlan, request: Request, learned: Learned | None, *, asked: int, fits: Callable[[Hold], bool]
+) -> int | None:
+    """The largest max_output_tokens, named in the request and at most `asked`, whose hold fits; None: not even one."""
+    found, low, high = None, 1, asked
+    named = request if request.max_output_tokens is not None or not request.operation else _with_room(request)
     while low <= high:
         output = (low + high) // 2
-        total = output * request.choices
-        tokens = input_tokens + total
-        cost = 0
-        if price is not None:
-            cost = price.hold_nanousd(input_tokens=input_tokens, max_output_tokens=total, units=request.units)
-        if cost <= room_nanousd and tokens <= room_tokens:
-            fits, low = output, output + 1
+        if fits(size_hold(plan, named._replace(max_output_tokens=output), learned)):
+            found, low = output, output + 1
         else:
             high = output - 1
-    return fits
+    return found
 
 
-def _window(price: ModelPrice | None) -> int:
-    if price is None:
-        return 0
-    if price.context_window is None:
-        raise InvalidArgument(
-            "provider_request.body",
-            "input that the provider adds",
-            "the context window of the model is not known; send an estimate instead",
+def _with_room(request: Request) -> Request:
+    """The request when it names a maximum that it did not name before: the name is text of its body, too."""
+    strict, safe, growth = request.size.strict, request.size.safe, request.size.growth
+    return request._replace(
+        size=Size(
+            strict._replace(input_tokens=strict.input_tokens + _NAMING_TOKENS),
+            safe._replace(input_tokens=safe.input_tokens + _NAMING_TOKENS),
+            growth,
         )
-    return price.context_window
+    )
 
 
 def _checked(cost: int, settings: Settings) -> int:

@@ -8,7 +8,7 @@ from limiter.domain.limits import RATE_PERIODS, Limit, LimitKind
 from limiter.domain.money import NANOUSD_PER_USD, format_usd
 from limiter.domain.verdicts import DenialReason, LimitStatus
 from limiter.domain.windows import TOTAL_END
-from limiter.store.port import Plan, RawStatus
+from limiter.store.port import InspectReply, Plan, RawStatus
 
 #: When to come back where only other calls' holds stand in the way: nobody knows when they end.
 HOLD_RETRY_MS = 1_000
@@ -33,6 +33,14 @@ def limit_status(plan: Plan, raw: RawStatus, *, now_ms: int, cost: int, tokens: 
     full_ms = (first + -(-missing // limit.amount)) * tick_ms if missing > 0 and limit.amount else now_ms
     asked = requests if kind is _REQUESTS else tokens
     return LimitStatus(place, 0, 0, max(second // ticks, 0), asked, 0, full_ms)
+
+
+def limits_read(plan: Plan, reply: InspectReply) -> tuple[LimitStatus, ...]:
+    """Every limit of a plan that applies, as it was read: no call asks for anything."""
+    return tuple(
+        limit_status(plan, raw, now_ms=reply.now_ms, cost=0, tokens=0, requests=0)._replace(overage=overage)
+        for raw, overage in zip(reply.statuses, reply.overages, strict=True)
+    )
 
 
 def retry_after_ms(plan: Plan, raws: list[RawStatus], *, now_ms: int, tokens: int, requests: int) -> int:

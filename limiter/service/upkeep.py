@@ -105,7 +105,9 @@ class GiveBack:
             return
         known = self._desk.granted.get(name)
         self._desk.granted.forget(name)
-        task = asyncio.get_running_loop().create_task(self._release(name, known[1] if known is not None else 0))
+        task = asyncio.get_running_loop().create_task(
+            self._release(name, known.reserved_ms if known is not None else 0)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -9,14 +9,15 @@ from limiter.domain.money import NANOUSD_PER_USD
 from limiter.store.keys import key_field, scope_field
 from limiter.store.port import ChargeCall, EndCall, HoldCall, Plan, PlanLimit
 
-_ENFORCED, _SHADOW = 1, 2
+_ENFORCED, _SHADOW, _LESSER_MODE = 1, 2, 4
 
 _PLAN_HEAD = struct.Struct("<QQBB")
 _RULE = struct.Struct("<9q")
 _WARN = struct.Struct("<3q")
-_HOLD = struct.Struct("<HBBBBBQQQQQQQq16s")
+_HOLD = struct.Struct("<HBBBBBIQQQQQQQq16sB")
+_AMOUNTS = struct.Struct("<QQ")
 _END = struct.Struct("<HBIQqQQ")
-_CHARGE = struct.Struct("<HQQQ16sI")
+_CHARGE = struct.Struct("<HIQQQ16sI")
 
 
 def plan_blob(plan: Plan) -> bytes:
@@ -46,6 +47,8 @@ def _rule(entry: PlanLimit, warns: list[bytes]) -> tuple[int, ...]:
         for millionths in limit.warn_at:
             at = -(-limit.amount * millionths // 1_000_000)
             warns.append(_WARN.pack(millionths, *divmod(at, NANOUSD_PER_USD)))
+        if mode:
+            mode += _LESSER_MODE * entry.lesser
         return (limit.kind, mode, *divmod(limit.amount, NANOUSD_PER_USD), first, len(limit.warn_at), *entry.window)
     if limit.kind is LimitKind.CONCURRENCY:
         return (limit.kind, mode, limit.amount, 0, 0, 0, 0, 0, 0)
@@ -55,42 +58,44 @@ def _rule(entry: PlanLimit, warns: list[bytes]) -> tuple[int, ...]:
 
 def hold_blob(call: HoldCall, plan_index: int) -> bytes:
     """Encode one Reserve."""
-    return (
-        _HOLD.pack(
-            plan_index,
-            call.dry_run,
-            call.all_limits,
-            call.consume,
-            call.on_expiry,
-            call.requests,
-            call.cost,
-            call.tokens,
-            call.ttl_ms,
-            call.lifetime_ms,
-            call.retention_ms,
-            call.key_expires_ms,
-            call.secret_expires_ms,
-            call.output_max,
-            call.fingerprint,
-        )
-        + call.call
+    head = _HOLD.pack(
+        plan_index,
+        call.dry_run,
+        call.all_limits,
+        call.consume,
+        call.on_expiry,
+        call.requests,
+        call.flags,
+        call.cost,
+        call.tokens,
+        call.ttl_ms,
+        call.lifetime_ms,
+        call.retention_ms,
+        call.key_expires_ms,
+        call.secret_expires_ms,
+        call.output_max,
+        call.fingerprint,
+        call.lesser is not None,
     )
+    return head + call.call if call.lesser is None else head + _AMOUNTS.pack(*call.lesser) + call.call
 
 
 def settle_blob(call: EndCall, organization_index: int) -> bytes:
     """Encode one Settle."""
     head = _END.pack(
-        organization_index, call.basis, call.flag, call.cost, call.tokens, call.retention_ms, call.reserved_ms
+        organization_index, call.basis, call.flags, call.cost, call.tokens, call.retention_ms, call.reserved_ms
     )
     return head + call.ending
 
 
 def release_blob(call: EndCall, organization_index: int) -> bytes:
     """Encode one Release."""
-    return struct.pack("<HIQQ", organization_index, call.flag, call.retention_ms, call.reserved_ms) + call.ending
+    return struct.pack("<HIQQ", organization_index, call.flags, call.retention_ms, call.reserved_ms) + call.ending
 
 
 def charge_blob(call: ChargeCall, plan_index: int) -> bytes:
     """Encode one Charge."""
-    head = _CHARGE.pack(plan_index, call.cost, call.occurred_ms, call.retention_ms, call.fingerprint, len(call.call))
+    head = _CHARGE.pack(
+        plan_index, call.flags, call.cost, call.occurred_ms, call.retention_ms, call.fingerprint, len(call.call)
+    )
     return head + call.call + call.ending

@@ -4,12 +4,15 @@
 key                             type    content                                             lives
 ==============================  ======  ==================================================  ====================
 ``lim1:{S}:org:ORG``            hash    version, document, key:TEAM/KEY,                    while configured
-                                        scope[:TEAM[/KEY]], refused:[TEAM[/KEY]]:LIMIT
+                                        scope[:TEAM[/KEY]], refused:[TEAM[/KEY]]:LIMIT,
+                                        overage:[TEAM[/KEY]]:COUNTER
 ``lim1:{S}:hold:ORG:ID``        string  a hold's record                                     open: until it ends;
                                                                                             ended: retention
 ``lim1:{S}:due``                zset    ORG/ID of open holds by expiry                      while there are holds
 ``lim1:{S}:ledger``             stream  rows                                                trimmed behind the books
 ``lim1:{S}:epoch``              string  the first half of row ids                           as the ledger
+``lim1:{S}:learned:ORG``        string  what calls of ORG cost (limiter.service.learned)    30 days from change
+``lim1:{S}:learner``            string  the sidecar that learns from the shard's rows       10 s, renewed
 ``lim1:digest:V:HEX``           string  ORG/TEAM/KEY that a secret belongs to               while the secret does
 ``lim1:orgs``                   set     organizations that have a policy                    for ever
 ``lim1:meta``                   hash    shards; fingerprints of the peppers                 for ever
@@ -77,6 +80,16 @@ def shard_keys(shard: int) -> tuple[str, str, str]:
     return tag + "due", tag + "ledger", tag + "epoch"
 
 
+def learned_key(organization: str) -> str:
+    """What was learned of an organization's calls."""
+    return f"{PREFIX}{{{shard_of(organization)}}}:learned:{organization}"
+
+
+def learner_key(shard: int) -> str:
+    """Who learns from the rows of a shard at the moment."""
+    return f"{PREFIX}{{{shard}}}:learner"
+
+
 def digest_key(digest: str) -> str:
     """Where the owner of a secret's digest (`version:hex`) is found."""
     return f"{PREFIX}digest:{digest}"
@@ -97,6 +110,11 @@ def scope_field(scope: Scope) -> bytes:
 def refused_field(scope: Scope, limit: str) -> bytes:
     """The field that counts what a limit refused."""
     return f"refused:{scope.team}/{scope.key}".rstrip("/").encode() + f":{limit}".encode()
+
+
+def overage_field(scope: Scope, counter: str) -> bytes:
+    """The field that sums what was charged above what a spend limit's counter held."""
+    return f"overage:{scope.team}/{scope.key}".rstrip("/").encode() + f":{counter}".encode()
 
 
 def scope_of_field(organization: str, field: str) -> Scope:

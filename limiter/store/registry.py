@@ -89,6 +89,28 @@ class Registry(Wire):
         """Let a digest go after `ttl_ms`."""
         await self._command("PEXPIRE", keys.digest_key(digest), max(1, ttl_ms))
 
+    async def lead_learning(self, shard: int, who: str, *, ttl_ms: int) -> bool:
+        """Be the one who learns from a shard's rows for `ttl_ms`, or for as long again; False: somebody else is.
+
+        Two at once would do the same work twice, nothing worse.
+        """
+        key = keys.learner_key(shard)
+        if await self._command("SET", key, who, "NX", "PX", ttl_ms):
+            return True
+        if await self._command("GET", key) != who.encode():
+            return False
+        await self._command("PEXPIRE", key, ttl_ms)
+        return True
+
+    async def learned(self, organization: str) -> bytes | None:
+        """What was learned of an organization's calls, as it was published."""
+        published: bytes | None = await self._command("GET", keys.learned_key(organization))
+        return published
+
+    async def publish_learned(self, organization: str, published: bytes, *, ttl_ms: int) -> None:
+        """Replace what was learned of an organization's calls; forgotten after `ttl_ms`."""
+        await self._command("SET", keys.learned_key(organization), published, "PX", ttl_ms)
+
     async def check_pepper(self, fingerprints: dict[str, str]) -> list[str]:
         """Compare the fingerprints of pepper versions with the store's, adding new ones; answers those that differ."""
         wrong = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
 from limiter.store.keys import name_of_member, scope_of_field
 from limiter.store.port import (
@@ -21,13 +22,19 @@ from limiter.store.port import (
 
 _HOLD = struct.Struct("<BBBQQqB")
 _STATUS = struct.Struct("<BBB5q")
+_SUM = struct.Struct("<qq")
 _END = struct.Struct("<BBBBIQq")
 _EXTEND = struct.Struct("<BBBQ")
 _CHARGE = struct.Struct("<BBBIQ")
 _RECORD = struct.Struct("<BBBBIIQQQQQQQq16sH")
 _ROW = struct.Struct("<BBBBIqQqQQQQ")
 
+_AMOUNTS = struct.Struct("<BQQ")
+
 _REPEATED, _DUE_WAITING = 1, 2
+
+#: Above every time in ms: what a period has more where the counter holds a lesser amount.
+_LESSER = 2**48
 
 
 def _statuses(raw: bytes, at: int) -> list[RawStatus]:
@@ -93,12 +100,21 @@ def charge_reply(now_ms: int, raw: bytes) -> ChargeReply:
 
 def inspect_reply(now_ms: int, raw: bytes) -> InspectReply:
     """Decode what inspect.lua answered for one plan."""
-    return InspectReply(now_ms, raw[0], _statuses(raw, 2))
+    told = 2 + raw[1] * _STATUS.size
+    return InspectReply(
+        now_ms,
+        raw[0],
+        _statuses(raw[:told], 2),
+        [usd * NANOUSD_PER_USD + nano for usd, nano in _SUM.iter_unpack(raw[told:])],
+    )
 
 
-def _taken(organization: str, raw: bytes) -> tuple[Taken, ...]:
+def _taken(organization: str, raw: bytes, held: int) -> tuple[Taken, ...]:
     """Decode the taken part of a hold: see _holds.lua."""
-    taken, at = [], 0
+    taken, at, amounts = [], 0, [held]
+    if raw.startswith(b"\0"):
+        _, *lesser = _AMOUNTS.unpack_from(raw)
+        amounts, at = amounts + lesser, _AMOUNTS.size
     while at < len(raw):
         field_end = raw.index(b"\0", at + 1)
         layout_end = raw.index(b"\0", field_end + 1)
@@ -106,7 +122,10 @@ def _taken(organization: str, raw: bytes) -> tuple[Taken, ...]:
         counters = raw[field_end + 1 : layout_end].decode().split(",")
         periods = struct.unpack_from(f"<{len(counters)}Q", raw, layout_end + 1)
         at = layout_end + 1 + 8 * len(counters)
-        taken += [Taken(scope, counter, period) for counter, period in zip(counters, periods, strict=True) if period]
+        for counter, period in zip(counters, periods, strict=True):
+            which, period_ms = divmod(period, _LESSER)
+            if period:
+                taken.append(Taken(scope, counter, period_ms, amounts[which] if ":spend:" in counter else 0))
     return tuple(taken)
 
 
@@ -132,7 +151,7 @@ def hold_record(name: ReservationName, raw: bytes) -> HoldRecord:
         tokens=tokens,
         output_max=output_max,
         fingerprint=fingerprint,
-        taken=_taken(name.organization, raw[_RECORD.size : end]),
+        taken=_taken(name.organization, raw[_RECORD.size : end], held),
         call=raw[end:],
     )
 
@@ -162,7 +181,7 @@ def row(shard: int, row_id: bytes, raw: bytes) -> Row:
         reserved_ms=reserved_ms,
         expires_ms=expires_ms,
         at_ms=at_ms,
-        taken=_taken(name_of_member(member).organization, raw[member_end + 7 : taken_end]),
+        taken=_taken(name_of_member(member).organization, raw[member_end + 7 : taken_end], held),
         call=raw[taken_end:call_end],
         ending=raw[call_end:],
     )

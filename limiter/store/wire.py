@@ -47,6 +47,7 @@ class Wire:
         self._cluster = isinstance(client, RedisCluster)
         if not isinstance(client, RedisCluster):
             self._lanes = Lanes(client.connection_pool)
+        self._loading: dict[object, asyncio.Future[Any]] = {}
         self._clock_ms = clock_ms
         self._observe = observe
         self._observe_error = observe_error
@@ -77,11 +78,29 @@ class Wire:
                 except ResponseError as error:
                     if str(error) != _NO_FUNCTION:
                         raise
-                # A new server, a FUNCTION FLUSH, or a failover to a replica that was behind.
-                await self._call(names[0], "FUNCTION", "LOAD", "REPLACE", library().source)
+                await self._load(names[0])
             return await self._call(names[0], *command)
         except STORE_ERRORS as error:
             raise self._unavailable(error) from error
+
+    async def _load(self, key: str) -> None:
+        """Load the library where `key` is: it is a new server, its functions were flushed, or a replica was behind.
+
+        Calls that find it missing at the same time wait for one load.
+        """
+        server = self._client.get_node_from_key(key) if isinstance(self._client, RedisCluster) else None
+        loading = self._loading.get(server)
+        if loading is None:
+            loading = asyncio.ensure_future(self._call(key, "FUNCTION", "LOAD", "REPLACE", library().source))
+            self._loading[server] = loading
+
+            def loaded(done: asyncio.Future[Any]) -> None:
+                del self._loading[server]
+                if not done.cancelled():
+                    done.exception()  # looked at, even if every caller has left
+
+            loading.add_done_callback(loaded)
+        await asyncio.shield(loading)
 
     async def _call(self, key: str, *command: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
         """Send a command once, to the server that has `key`."""

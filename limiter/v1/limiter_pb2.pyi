@@ -33,7 +33,7 @@ class Tag(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class ReserveRequest(_message.Message):
-    __slots__ = ("request_id", "api_key", "key_id", "model", "provider", "estimate", "provider_request", "cost_nanousd", "tags", "ttl", "dry_run", "all_limits", "consume")
+    __slots__ = ("request_id", "api_key", "key_id", "model", "provider", "estimate", "provider_request", "cost_nanousd", "tags", "ttl", "dry_run", "all_limits", "consume", "caps_output")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     API_KEY_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class ReserveRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     ALL_LIMITS_FIELD_NUMBER: _ClassVar[int]
     CONSUME_FIELD_NUMBER: _ClassVar[int]
+    CAPS_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     api_key: str
     key_id: str
@@ -60,7 +61,8 @@ class ReserveRequest(_message.Message):
     dry_run: bool
     all_limits: bool
     consume: bool
-    def __init__(self, request_id: _Optional[str] = ..., api_key: _Optional[str] = ..., key_id: _Optional[str] = ..., model: _Optional[str] = ..., provider: _Optional[str] = ..., estimate: _Optional[_Union[Estimate, _Mapping]] = ..., provider_request: _Optional[_Union[ProviderRequest, _Mapping]] = ..., cost_nanousd: _Optional[int] = ..., tags: _Optional[_Iterable[_Union[Tag, _Mapping]]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., dry_run: _Optional[bool] = ..., all_limits: _Optional[bool] = ..., consume: _Optional[bool] = ...) -> None: ...
+    caps_output: bool
+    def __init__(self, request_id: _Optional[str] = ..., api_key: _Optional[str] = ..., key_id: _Optional[str] = ..., model: _Optional[str] = ..., provider: _Optional[str] = ..., estimate: _Optional[_Union[Estimate, _Mapping]] = ..., provider_request: _Optional[_Union[ProviderRequest, _Mapping]] = ..., cost_nanousd: _Optional[int] = ..., tags: _Optional[_Iterable[_Union[Tag, _Mapping]]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., dry_run: _Optional[bool] = ..., all_limits: _Optional[bool] = ..., consume: _Optional[bool] = ..., caps_output: _Optional[bool] = ...) -> None: ...
 
 class Estimate(_message.Message):
     __slots__ = ("input_tokens", "max_output_tokens", "units")
@@ -90,7 +92,7 @@ class ProviderRequest(_message.Message):
     def __init__(self, host: _Optional[str] = ..., path: _Optional[str] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class ReserveResponse(_message.Message):
-    __slots__ = ("decision", "reservation", "held_nanousd", "expires_at", "max_output_tokens", "limits", "warnings", "denial", "repeated_call", "dry_run")
+    __slots__ = ("decision", "reservation", "held_nanousd", "expires_at", "max_output_tokens", "limits", "warnings", "denial", "repeated_call", "dry_run", "output_field")
     class Decision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DECISION_UNSPECIFIED: _ClassVar[ReserveResponse.Decision]
@@ -109,6 +111,7 @@ class ReserveResponse(_message.Message):
     DENIAL_FIELD_NUMBER: _ClassVar[int]
     REPEATED_CALL_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_FIELD_NUMBER: _ClassVar[int]
     decision: ReserveResponse.Decision
     reservation: str
     held_nanousd: int
@@ -119,7 +122,8 @@ class ReserveResponse(_message.Message):
     denial: Denial
     repeated_call: bool
     dry_run: bool
-    def __init__(self, decision: _Optional[_Union[ReserveResponse.Decision, str]] = ..., reservation: _Optional[str] = ..., held_nanousd: _Optional[int] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_output_tokens: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ..., denial: _Optional[_Union[Denial, _Mapping]] = ..., repeated_call: _Optional[bool] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    output_field: str
+    def __init__(self, decision: _Optional[_Union[ReserveResponse.Decision, str]] = ..., reservation: _Optional[str] = ..., held_nanousd: _Optional[int] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_output_tokens: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ..., denial: _Optional[_Union[Denial, _Mapping]] = ..., repeated_call: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., output_field: _Optional[str] = ...) -> None: ...
 
 class Denial(_message.Message):
     __slots__ = ("reason", "http_status", "retryable", "retry_after", "message", "violations", "fits_max_output_tokens")
@@ -166,7 +170,7 @@ class Denial(_message.Message):
     def __init__(self, reason: _Optional[_Union[Denial.Reason, str]] = ..., http_status: _Optional[int] = ..., retryable: _Optional[bool] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., message: _Optional[str] = ..., violations: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ..., fits_max_output_tokens: _Optional[int] = ...) -> None: ...
 
 class LimitStatus(_message.Message):
-    __slots__ = ("scope", "limit", "kind", "unit", "window", "limit_value", "settled", "held", "remaining", "requested", "burst", "resets_at", "refills_at", "shadow")
+    __slots__ = ("scope", "limit", "kind", "unit", "window", "limit_value", "settled", "held", "remaining", "requested", "burst", "resets_at", "refills_at", "shadow", "overage")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[LimitStatus.Kind]
@@ -193,6 +197,7 @@ class LimitStatus(_message.Message):
     RESETS_AT_FIELD_NUMBER: _ClassVar[int]
     REFILLS_AT_FIELD_NUMBER: _ClassVar[int]
     SHADOW_FIELD_NUMBER: _ClassVar[int]
+    OVERAGE_FIELD_NUMBER: _ClassVar[int]
     scope: str
     limit: str
     kind: LimitStatus.Kind
@@ -207,7 +212,8 @@ class LimitStatus(_message.Message):
     resets_at: _timestamp_pb2.Timestamp
     refills_at: _timestamp_pb2.Timestamp
     shadow: bool
-    def __init__(self, scope: _Optional[str] = ..., limit: _Optional[str] = ..., kind: _Optional[_Union[LimitStatus.Kind, str]] = ..., unit: _Optional[str] = ..., window: _Optional[str] = ..., limit_value: _Optional[int] = ..., settled: _Optional[int] = ..., held: _Optional[int] = ..., remaining: _Optional[int] = ..., requested: _Optional[int] = ..., burst: _Optional[int] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., refills_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shadow: _Optional[bool] = ...) -> None: ...
+    overage: int
+    def __init__(self, scope: _Optional[str] = ..., limit: _Optional[str] = ..., kind: _Optional[_Union[LimitStatus.Kind, str]] = ..., unit: _Optional[str] = ..., window: _Optional[str] = ..., limit_value: _Optional[int] = ..., settled: _Optional[int] = ..., held: _Optional[int] = ..., remaining: _Optional[int] = ..., requested: _Optional[int] = ..., burst: _Optional[int] = ..., resets_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., refills_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shadow: _Optional[bool] = ..., overage: _Optional[int] = ...) -> None: ...
 
 class Settlement(_message.Message):
     __slots__ = ()

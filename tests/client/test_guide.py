@@ -23,6 +23,7 @@ EXPECTED = [
     ["Reserve", "Settle"],
     ["Reserve", "Extend", "Release"],
     ["Reserve", "Settle"],
+    ["Reserve", "Settle"],
     ["Reserve", "Release"],
     ["GetHeadroom"],
 ]

@@ -60,6 +60,7 @@ async def test_every_argument_reaches_the_limiter(client: Either, limiter: FakeL
             request_id="r-1",
             dry_run=True,
             all_limits=True,
+            caps_output=True,
         )
     )
     [request] = limiter.requests("Reserve")
@@ -76,6 +77,7 @@ async def test_every_argument_reaches_the_limiter(client: Either, limiter: FakeL
         ],
         dry_run=True,
         all_limits=True,
+        caps_output=True,
     )
     expected.ttl.FromSeconds(180)
     assert request == expected
@@ -98,6 +100,39 @@ async def test_a_size_is_a_cost_or_the_request_of_the_provider(
     await result(client.reserve(model="m", **arguments))
     sent = getattr(limiter.requests("Reserve")[0], field)
     assert (sent if field == "cost_nanousd" else (sent.host, sent.path, sent.body)) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "request_body", "capped"),
+    [
+        ("max_completion_tokens", {"model": "m"}, {"model": "m", "max_completion_tokens": 500}),
+        ("max_tokens", {"max_tokens": 7}, {"max_tokens": 7}),
+        ("max_tokens", {"max_tokens": None}, {"max_tokens": 500}),
+        (
+            "generationConfig.maxOutputTokens",
+            {"contents": [], "generationConfig": {"topK": 1}},
+            {"contents": [], "generationConfig": {"topK": 1, "maxOutputTokens": 500}},
+        ),
+        ("inferenceConfig.maxTokens", {}, {"inferenceConfig": {"maxTokens": 500}}),
+        ("", {"model": "m", "max_tokens": 7}, {"model": "m", "max_tokens": 7}),
+    ],
+)
+async def test_a_request_that_names_no_maximum_can_be_capped_at_what_the_hold_pays_for(
+    client: Either, limiter: FakeLimiter, field: str, request_body: dict[str, Any], capped: dict[str, Any]
+) -> None:
+    answer = granted()
+    answer.output_field = field
+    limiter.script["Reserve"].append(answer)
+    before = repr(request_body)
+    hold = await result(client.reserve(provider_request=("h", "/p", request_body), caps_output=True))
+    assert hold.output_field == field
+    assert hold.capped(request_body) == capped
+    assert repr(request_body) == before
+
+
+async def test_the_field_of_the_maximum_can_be_named_where_the_hold_was_reserved_by_counts(client: Either) -> None:
+    hold = await result(client.reserve(model="m", max_output_tokens=500))
+    assert hold.capped({"model": "m"}, field="max_tokens") == {"model": "m", "max_tokens": 500}
 
 
 async def test_each_reserve_gets_a_request_id_of_its_own(client: Either, limiter: FakeLimiter) -> None:

@@ -36,9 +36,13 @@ NO_FLAG: Final = RowFlag(0)
 class City:
     """One organization, its sidecars, and everything that was answered to anybody."""
 
-    def __init__(self, open_client: OpenClient, clock: StoreClock, ceilings: dict[Scope, int]) -> None:
+    def __init__(
+        self, open_client: OpenClient, clock: StoreClock, ceilings: dict[Scope, int], *, mixed: bool = False
+    ) -> None:
         self.clock = clock
         self.ceilings = ceilings
+        #: The team takes the first lesser amount of a hold, the key the second.
+        self.mixed = mixed
         self.sidecars = [RedisStore(open_client(), clock_ms=clock, abandoned=self._abandoned) for _ in range(SIDECARS)]
         self.client = open_client()
         self.granted: set[str] = set()
@@ -55,13 +59,16 @@ class City:
                 scope,
                 (
                     PlanLimit(
-                        Limit("cap", LimitKind.SPEND, self.ceilings[scope], "month"), applies=True, window=window
+                        Limit("cap", LimitKind.SPEND, self.ceilings[scope], "month"),
+                        applies=True,
+                        window=window,
+                        lesser=level if self.mixed else 0,
                     ),
                     PlanLimit(Limit("slots", LimitKind.CONCURRENCY, 20), applies=True),
                     PlanLimit(Limit("tpm", LimitKind.TOKENS, 60_000, "minute", 5_000), applies=True),
                 ),
             )
-            for scope in key.lineage()
+            for level, scope in enumerate(key.lineage())
         )
         return Plan("acme", 1, key, 0, 0, scopes)
 
@@ -84,6 +91,10 @@ class City:
         """Ask a sidecar for a hold; `hurry`: be gone before the answer comes, perhaps."""
         number = choose.randrange(SIDECARS)
         key = choose.choice(KEYS)
+        consume = choose.random() < 0.1
+        lesser = None
+        if self.mixed and not consume and choose.random() < 0.8:
+            lesser = (cost * choose.randrange(50, 101) // 100, cost * choose.randrange(51) // 100)
         call = HoldCall(
             plan=self._plans[number][key],
             name=ReservationName("acme", choose.randbytes(16).hex()),
@@ -100,9 +111,10 @@ class City:
             on_expiry=choose.choice(list(OnExpiry)),
             dry_run=False,
             all_limits=True,
-            consume=choose.random() < 0.1,
+            consume=consume,
             own_id=False,
             call=b'{"model":"m"}',
+            lesser=lesser,
         )
         asking = asyncio.create_task(self.sidecars[number].reserve(call, deadline=None))
         if hurry:
@@ -121,10 +133,11 @@ class City:
         assert reply.code in (Code.GRANTED, Code.DENIED)
         reasons = []
         for status in reply.statuses:
-            limit = call.plan.scopes[status.scope].limits[status.limit].limit
+            rule = call.plan.scopes[status.scope].limits[status.limit]
+            limit = rule.limit
             if limit.kind is LimitKind.SPEND:
                 settled, held = status.b * NANO + status.c, status.d * NANO + status.e
-                used, asked = settled + held, call.cost
+                used, asked = settled + held, call.amount(rule)
                 reason = DenialReason.SPEND_CEILING if settled + asked > limit.amount else DenialReason.SPEND_HELD
             elif limit.kind is LimitKind.CONCURRENCY:
                 used, asked, reason = status.a, 1, DenialReason.CONCURRENCY
@@ -133,7 +146,9 @@ class City:
                 used, asked = limit.amount - status.b // status.e, call.tokens
                 reason = DenialReason.TOKEN_RATE
             # A call that costs nothing needs no room: it is granted even where an overrun has passed the ceiling.
-            needs_room = limit.kind is LimitKind.CONCURRENCY or (limit.kind is LimitKind.SPEND and call.cost > 0)
+            needs_room = limit.kind is LimitKind.CONCURRENCY or (
+                limit.kind is LimitKind.SPEND and call.amount(rule) > 0
+            )
             if reply.code == Code.GRANTED and needs_room:
                 assert used <= limit.amount
             if status.why == Why.REFUSES:

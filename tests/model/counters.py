@@ -15,13 +15,17 @@ Numbers = tuple[int, int, int, int, int]
 
 @dataclass(slots=True)
 class Money:
-    """What was spent and is held in one window; `warned` is the highest threshold reported, in millionths."""
+    """What was spent and is held in one window.
+
+    `warned` is the highest threshold reported, in millionths; `overage` what was spent above the holds.
+    """
 
     period_ms: int
     ends_ms: int
     settled: int = 0
     held: int = 0
     warned: int = 0
+    overage: int = 0
 
     def refuses(self, ceiling: int, cost: int) -> DenialReason | None:
         """Rule 1. A call that costs nothing needs no room."""
@@ -38,7 +42,7 @@ class Money:
             start, following = following, finish
         self.period_ms = max(start, self.ends_ms, self.period_ms + 1)
         self.ends_ms = following
-        self.settled = self.held = self.warned = 0
+        self.settled = self.held = self.warned = self.overage = 0
 
     def numbers(self) -> Numbers:
         return (self.ends_ms, *divmod(self.settled, NANOUSD_PER_USD), *divmod(self.held, NANOUSD_PER_USD))
@@ -141,18 +145,18 @@ class ScopeCounters:
 def refusal(rule: PlanLimit, counter: Counter, call: HoldCall) -> DenialReason | None:
     """Why this limit has no room for the whole hold, or None."""
     if isinstance(counter, Money):
-        return counter.refuses(rule.limit.amount, call.cost)
+        return counter.refuses(rule.limit.amount, call.amount(rule))
     if isinstance(counter, Slots):
         return counter.refuses(rule.limit.amount)
     return counter.refuses(call.requests if counter.kind is LimitKind.REQUESTS else call.tokens)
 
 
-def take(counter: Counter, call: HoldCall) -> None:
+def take(rule: PlanLimit, counter: Counter, call: HoldCall) -> None:
     """Take the hold; a consumed call is settled at once and keeps no slot."""
     if isinstance(counter, Money) and call.consume:
-        counter.settled += call.cost
+        counter.settled += call.amount(rule)
     elif isinstance(counter, Money):
-        counter.held += call.cost
+        counter.held += call.amount(rule)
     elif isinstance(counter, Slots):
         counter.open += 0 if call.consume else 1
     else:

@@ -50,6 +50,8 @@ reserve_drafts = st.fixed_dictionaries(
         "dry_run": seldom("no", "yes").map("yes".__eq__),
         "all_limits": st.booleans(),
         "consume": seldom("no", "yes").map("yes".__eq__),
+        "quarters": st.none() | st.tuples(st.integers(0, 4), st.integers(0, 4)),
+        "flags": seldom(RowFlag(0), RowFlag.ZERO_COST),
     }
 )
 end_drafts = st.fixed_dictionaries(
@@ -58,7 +60,9 @@ end_drafts = st.fixed_dictionaries(
         "basis": st.sampled_from([Basis.ESTIMATED, Basis.USAGE]),
         "cost": costs,
         "tokens": st.sampled_from([-1]) | token_counts,
-        "flag": st.sampled_from([RowFlag(0), RowFlag.ABORTED, RowFlag.FAILED]),
+        "flags": st.sampled_from(
+            [RowFlag(0), RowFlag.ABORTED, RowFlag.FAILED, RowFlag.ABORTED | RowFlag.ZERO_COST, RowFlag.SUSPECT]
+        ),
         "ending": st.sampled_from([b"", b'{"usage":{}}']),
     }
 )
@@ -68,7 +72,7 @@ release_drafts = st.fixed_dictionaries(
         "basis": st.just(Basis.RELEASED),
         "cost": st.just(0),
         "tokens": st.just(0),
-        "flag": st.sampled_from([RowFlag(0), RowFlag.UNCLAIMED, RowFlag.FORCED]),
+        "flags": st.sampled_from([RowFlag(0), RowFlag.UNCLAIMED, RowFlag.FORCED]),
         "ending": st.just(b""),
     }
 )
@@ -81,6 +85,7 @@ charge_drafts = st.fixed_dictionaries(
         "fingerprint": fingerprints,
         "cost": costs,
         "ago_ms": st.sampled_from([None, None, 0, 1, HOUR_MS, 40 * DAY_MS]),
+        "flags": seldom(RowFlag(0), RowFlag.SUSPECT),
     }
 )
 
@@ -91,6 +96,9 @@ def hold_call(draft: Draft, plan: Plan, now_ms: int) -> HoldCall:
     for of_the_plan in ("age", "denial"):
         del fields[of_the_plan]
     expires_in_ms = fields.pop("secret_expires_in_ms")
+    # Some limits of the world take a part of a hold only; a consumed call costs the same everywhere.
+    quarters = fields.pop("quarters")
+    lesser = None if quarters is None or draft["consume"] else tuple(draft["cost"] * part // 4 for part in quarters)
     return HoldCall(
         plan=plan,
         name=NAMES[fields.pop("name")],
@@ -99,6 +107,7 @@ def hold_call(draft: Draft, plan: Plan, now_ms: int) -> HoldCall:
         key_expires_ms=0,
         secret_expires_ms=0 if expires_in_ms is None else now_ms + expires_in_ms,
         own_id=False,
+        lesser=lesser,
         call=b'{"model":"%s"}' % fields.pop("model").encode(),
         **fields,
     )
@@ -121,4 +130,5 @@ def charge_call(draft: Draft, plan: Plan, now_ms: int) -> ChargeCall:
         retention_ms=HOUR_MS,
         call=b"{}",
         ending=b'{"charged":1}',
+        flags=draft["flags"],
     )

@@ -50,12 +50,13 @@ class Endings(Books):
                 self.scopes[scope].written(self.now_ms)
         flags = self._flags(hold, call, basis)
         if hold.open:
-            for counter in self._still_counting(old):
-                if counter is not None and not self._give_back(counter, old, call, basis):
+            for taken, counter in zip(old.taken, self._still_counting(old), strict=True):
+                if counter is not None and not self._give_back(counter, taken.held, old, call, basis):
                     flags |= RowFlag.TOKEN_EXCESS
-        for counter in self._still_counting(old):
+        for taken, counter in zip(old.taken, self._still_counting(old), strict=True):
             if isinstance(counter, Money):
                 counter.settled += amount
+                counter.overage += max(call.cost - taken.held, 0) - max(old.cost - taken.held, 0)
         kind = RowKind.SETTLEMENT if hold.open else RowKind.CORRECTION
         hold.record = replace(old, state=state, basis=basis, flags=flags, cost=call.cost, ended_ms=self.now_ms)
         self.add_row(kind, hold.record, amount=amount, ending=call.ending)
@@ -63,7 +64,7 @@ class Endings(Books):
 
     def _stands(self, hold: Hold, call: EndCall, basis: Basis) -> bool:
         """Whether nothing changes: it ended on as good a basis, or another caller was given it too."""
-        if basis is Basis.RELEASED and call.flag is RowFlag.UNCLAIMED and hold.claims > 1:
+        if basis is Basis.RELEASED and call.flags is RowFlag.UNCLAIMED and hold.claims > 1:
             if hold.open:
                 hold.claims -= 1
             return True
@@ -72,7 +73,7 @@ class Endings(Books):
     def _flags(self, hold: Hold, call: EndCall, basis: Basis) -> RowFlag:
         """What the row says of this end: LATE if it comes after expiry, OVERAGE if it costs more than was held."""
         old = hold.record
-        flags = (old.flags & ~RowFlag.OVERAGE) | call.flag
+        flags = (old.flags & ~(RowFlag.OVERAGE | RowFlag.ZERO_COST | RowFlag.SUSPECT)) | call.flags
         expired = old.state is State.EXPIRED or (hold.open and self.now_ms >= old.expires_ms)
         if expired and basis is not Basis.EXPIRED:
             flags |= RowFlag.LATE
@@ -93,10 +94,10 @@ class Endings(Books):
             found.append(counter if counter is not None and counter.period_ms == taken.period_ms else None)
         return found
 
-    def _give_back(self, counter: Counter, old: HoldRecord, call: EndCall, basis: Basis) -> bool:
+    def _give_back(self, counter: Counter, held: int, old: HoldRecord, call: EndCall, basis: Basis) -> bool:
         """End the hold in one counter; expiry moves money and slots only. False: debt would pass one burst."""
         if isinstance(counter, Money):
-            counter.held -= old.held
+            counter.held -= held
         elif isinstance(counter, Slots):
             counter.open -= 1
         elif basis is not Basis.EXPIRED:

@@ -19,10 +19,15 @@ RETENTION_MAX_MS = 7 * 86_400_000
 
 @dataclass(slots=True)
 class Dump:
-    """Everything in a store. `scopes` is decoded: per scope, last write and the seven integers of each counter."""
+    """Everything in a store.
+
+    `scopes` is decoded: per scope, last write and the seven integers of each counter. `overages` are kept for the
+    period that they name, which may be over.
+    """
 
     raw: dict[str, Any] = field(default_factory=dict)
     scopes: dict[Scope, tuple[int, dict[str, tuple[int, ...]]]] = field(default_factory=dict)
+    overages: dict[Taken, int] = field(default_factory=dict)
     holds: dict[str, HoldRecord] = field(default_factory=dict)
     lifetimes_ms: dict[str, int] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
@@ -50,9 +55,7 @@ async def _read(client: Any, key: str, found: Dump) -> None:  # noqa: ANN401 - a
             found.raw[key] = await client.hgetall(key)
         case ["lim1", _, "org", organization]:
             found.raw[key] = fields = await client.hgetall(key)
-            for name, value in fields.items():
-                if name == b"scope" or name.startswith(b"scope:"):
-                    found.scopes[scope_of_field(organization, name.decode())] = _counters(value)
+            _read_fields(organization, fields, found)
         case ["lim1", _, "hold", organization, hold_id]:
             found.raw[key] = value = await client.get(key)
             member = f"{organization}/{hold_id}"
@@ -65,10 +68,19 @@ async def _read(client: Any, key: str, found: Dump) -> None:  # noqa: ANN401 - a
             entries = await client.execute_command("XRANGE", key, "-", "+")
             number = int(shard.strip("{}"))
             found.raw[key] = found.rows[number] = [_row(number, entry, fields) for entry, fields in entries]
-        case ["lim1", _, "epoch"]:
+        case ["lim1", _, "epoch" | "learner"] | ["lim1", _, "learned", _]:
             found.raw[key] = await client.get(key)
         case _:
             raise AssertionError(f"a key that nobody answers for: {key}")
+
+
+def _read_fields(organization: str, fields: Mapping[bytes, bytes], found: Dump) -> None:
+    for name, value in fields.items():
+        if name == b"scope" or name.startswith(b"scope:"):
+            found.scopes[scope_of_field(organization, name.decode())] = _counters(value)
+        elif name.startswith(b"overage:"):
+            taken, amount = _overage(organization, name.decode(), value)
+            found.overages[taken] = amount
 
 
 def _row(shard: int, entry: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Row:
@@ -83,12 +95,21 @@ def _counters(raw: bytes) -> tuple[int, dict[str, tuple[int, ...]]]:
     return last_ms, dict(zip(names, struct.iter_unpack("<7q", raw[end + 1 :]), strict=True))
 
 
+def _overage(organization: str, name: str, raw: bytes) -> tuple[Taken, int]:
+    _, path, counter = name.split(":", 2)
+    version, period_ms, usd, nano = struct.unpack("<BQqq", raw)
+    assert version == 1
+    assert 0 <= nano < 10**9, name
+    return Taken(scope_of_field(organization, f"scope:{path}"), counter, period_ms), usd * 10**9 + nano
+
+
 def check(found: Dump, *, forgotten: Mapping[str, int] | None = None) -> None:
     """Check all invariants that need no knowledge of the calls.
 
     `forgotten` is how often the record of an ended hold has gone, so that its id could be used again.
     """
     _check_conservation(found)
+    _check_overages(found)
     _check_buckets(found)
     _check_ends(found, forgotten or {})
     _check_due_index(found)
@@ -105,7 +126,7 @@ def money(numbers: tuple[int, ...]) -> tuple[int, int]:
 def _check_conservation(found: Dump) -> None:
     """Settled = sum of the ledger rows, held = sum of the open holds, slots = their number. To the nano-dollar."""
     settled = _sums((taken, row.amount) for rows in found.rows.values() for row in rows for taken in row.taken)
-    held = _sums((taken, hold.held) for hold in found.open_holds.values() for taken in hold.taken)
+    held = _sums((taken, taken.held) for hold in found.open_holds.values() for taken in hold.taken)
     slots = _sums((taken, 1) for hold in found.open_holds.values() for taken in hold.taken)
     for scope, (_, counters) in found.scopes.items():
         for name, numbers in counters.items():
@@ -117,10 +138,31 @@ def _check_conservation(found: Dump) -> None:
                 assert numbers[1] == slots[taken], f"slots of {taken}"
 
 
+def _check_overages(found: Dump) -> None:
+    """Overage = what the holds of the present period cost by their last rows above what the counter held."""
+    expected: Tally[Taken] = Tally()
+    for rows in found.rows.values():
+        costs: dict[str, int] = {}
+        for row in rows:
+            # Neither a charge nor a consumed call had a hold.
+            if row.kind is RowKind.CHARGE or RowFlag.CONSUMED in row.flags:
+                continue
+            before = costs.get(row.member, 0) if row.kind is RowKind.CORRECTION else 0
+            costs[row.member] = row.cost
+            for taken in row.taken:
+                expected[taken._replace(held=0)] += max(row.cost - taken.held, 0) - max(before - taken.held, 0)
+    for scope, (_, counters) in found.scopes.items():
+        for name, numbers in counters.items():
+            if ":spend:" in name:
+                taken = Taken(scope, name, numbers[0])
+                assert found.overages.get(taken, 0) == expected[taken], f"overage of {taken}"
+                assert expected[taken] >= 0, f"below zero: {taken}"
+
+
 def _sums(parts: Iterable[tuple[Taken, int]]) -> Tally[Taken]:
     sums: Tally[Taken] = Tally()
     for taken, amount in parts:
-        sums[taken] += amount
+        sums[taken._replace(held=0)] += amount
     return sums
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from limiter.domain.limits import LimitKind
 from limiter.domain.reservations import Basis, OnExpiry, RowFlag, State
 from limiter.domain.verdicts import DenialReason
 from limiter.store.keys import shard_of
@@ -20,6 +21,7 @@ from limiter.store.port import (
     HoldReply,
     InspectReply,
     Plan,
+    PlanLimit,
     RawStatus,
     RowKind,
     Taken,
@@ -28,7 +30,7 @@ from limiter.store.port import (
 from tests.model.books import Hold, with_limits
 from tests.model.counters import Money, refusal, take
 from tests.model.endings import Endings
-from tests.model.statuses import Present, applying, tell_all, tell_tightest, told
+from tests.model.statuses import Present, applying, tell_all, tell_overages, tell_tightest, told
 
 #: Refusals that the expiry of a hold may lift.
 _EXPIRY_MAY_LIFT = (DenialReason.SPEND_CEILING, DenialReason.SPEND_HELD, DenialReason.CONCURRENCY)
@@ -109,8 +111,8 @@ class Reference(Endings):
         for s, i, rule, counter in applying(call.plan, at_hand):
             if (s, i) in skipped:
                 continue
-            take(counter, call)
-            if isinstance(counter, Money) and not rule.limit.shadow and call.cost:
+            take(rule, counter, call)
+            if isinstance(counter, Money) and not rule.limit.shadow and call.amount(rule):
                 assert counter.settled + counter.held <= rule.limit.amount, "rule 1: a grant passed a ceiling"
         record = self._record(call, at_hand, skipped, settled=call.consume)
         self.keep(call.plan, at_hand)
@@ -122,7 +124,7 @@ class Reference(Endings):
 
     def _record(self, call: HoldCall, at_hand: Present, skipped: Skipped, *, settled: bool) -> HoldRecord:
         now = self.now_ms
-        flags = RowFlag.SHADOWED if skipped else RowFlag(0)
+        flags = call.flags | RowFlag.SHADOWED if skipped else call.flags
         return HoldRecord(
             name=call.name,
             state=State.SETTLED if settled else State.HELD,
@@ -139,7 +141,7 @@ class Reference(Endings):
             output_max=call.output_max,
             fingerprint=call.fingerprint,
             taken=tuple(
-                Taken(call.plan.scopes[s].scope, rule.limit.counter, counter.period_ms)
+                Taken(call.plan.scopes[s].scope, rule.limit.counter, counter.period_ms, _held(rule, call))
                 for s, i, rule, counter in applying(call.plan, at_hand)
                 if (s, i) not in skipped
             ),
@@ -191,7 +193,7 @@ class Reference(Endings):
         if before is not None and not before.never_given:
             old, same = before.record, before.record.fingerprint == call.fingerprint
             return ChargeReply(self.now_ms, 0 if same else Code.EXISTS, old.state, same, old.flags, old.cost)
-        now, at_hand, flags = self.now_ms, self.present(call.plan), RowFlag(0)
+        now, at_hand, flags = self.now_ms, self.present(call.plan), call.flags
         occurred_ms, taken = call.occurred_ms or now, []
         for s, _, rule, counter in applying(call.plan, at_hand):
             if not isinstance(counter, Money):
@@ -218,11 +220,17 @@ class Reference(Endings):
         for plan in plans:
             stale = self.out_of_date(plan)
             if stale is None or stale is Code.CLOCK_BEHIND:
-                replies.append(InspectReply(self.now_ms, 0, tell_all(plan, self.present(plan))))
+                at_hand = self.present(plan)
+                replies.append(InspectReply(self.now_ms, 0, tell_all(plan, at_hand), tell_overages(plan, at_hand)))
             else:
-                replies.append(InspectReply(self.now_ms, stale, []))
+                replies.append(InspectReply(self.now_ms, stale, [], []))
         return replies
 
     def append(self, organization: str, summary: bytes) -> None:
         """Append a row of refusal sums."""
         self.add_note(RowKind.REFUSALS, shard_of(organization), f"{organization}/refusals", summary)
+
+
+def _held(rule: PlanLimit, call: HoldCall) -> int:
+    """What the hold is at one counter, where that counts money."""
+    return call.amount(rule) if rule.limit.kind is LimitKind.SPEND else 0

@@ -31,6 +31,12 @@ def tell_all(plan: Plan, at_hand: Present) -> list[RawStatus]:
     return [told(s, i, Why.INFORMS, counter) for s, i, _, counter in applying(plan, at_hand)]
 
 
+def tell_overages(plan: Plan, at_hand: Present) -> list[int]:
+    """What every limit that applies was charged above its holds."""
+    counters = [counter for _, _, _, counter in applying(plan, at_hand)]
+    return [counter.overage if isinstance(counter, Money) else 0 for counter in counters]
+
+
 def tell_tightest(plan: Plan, at_hand: Present) -> list[RawStatus]:
     """The enforced limit of each kind with the least left; of equals, the first in the plan."""
     tightest: dict[LimitKind, tuple[float, RawStatus]] = {}

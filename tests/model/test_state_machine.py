@@ -26,11 +26,12 @@ from limiter.domain.limits import Limit
 from limiter.domain.reservations import ReservationName
 from limiter.domain.scopes import Scope
 from limiter.store.keys import hold_key
-from limiter.store.port import Code, EndCall, ExtendCall, Plan, StoredKey, StoredPolicy
+from limiter.store.port import Code, EndCall, ExtendCall, Plan, StoredKey, StoredPolicy, Taken
 from limiter.store.redis_store import RedisStore
 from tests.fakes.plugin import OpenClient
 from tests.model import invariants
 from tests.model.books import member
+from tests.model.counters import Money
 from tests.model.drafts import (
     DAY_MS,
     Draft,
@@ -300,6 +301,17 @@ class StoreMachine(RuleBasedStateMachine):
             scope: (known.last_ms, {name: counter.stored() for name, counter in known.counters.items()})
             for scope, known in self.reference.scopes.items()
         }
+        assert {taken: amount for taken, amount in found.overages.items() if amount and self._still_counts(taken)} == {
+            Taken(scope, name, counter.period_ms): counter.overage
+            for scope, known in self.reference.scopes.items()
+            for name, counter in known.counters.items()
+            if isinstance(counter, Money) and counter.overage
+        }
+
+    def _still_counts(self, taken: Taken) -> bool:
+        known = self.reference.scopes.get(taken.scope)
+        counter = known.counters.get(taken.counter) if known is not None else None
+        return counter is not None and counter.period_ms == taken.period_ms
 
 
 async def _opened(open_client: OpenClient) -> Any:  # noqa: ANN401 - redis types replies as str or bytes

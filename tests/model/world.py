@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 
-from limiter.domain.limits import Limit, LimitKind
+from limiter.domain.limits import SPEND_WINDOWS, Limit, LimitKind
 from limiter.domain.reservations import ReservationName
 from limiter.domain.scopes import Scope
 from limiter.domain.windows import window_bounds
@@ -139,7 +139,9 @@ class World:
         applies = not limit.models or model in limit.models
         if limit.kind is not LimitKind.SPEND:
             return PlanLimit(limit, applies)
-        return PlanLimit(limit, applies, window_bounds(limit.per, now_ms, self.zone(organization)))
+        # Any rule will do by which limits differ in which of a hold's amounts they take.
+        lesser = (SPEND_WINDOWS.index(limit.per) + len(limit.warn_at)) % 3
+        return PlanLimit(limit, applies, window_bounds(limit.per, now_ms, self.zone(organization)), lesser)
 
     def zone(self, organization: str) -> ZoneInfo:
         """The zone that an organization counts its windows in."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import RATE_MAX, RATE_PERIODS, SPEND_WINDOWS, Limit, LimitKind
 from limiter.domain.money import SUM_MAX_NANOUSD
-from limiter.domain.reservations import OnExpiry
+from limiter.domain.reservations import OnExpiry, Sizing
 from limiter.policy.document import (
     OrganizationPolicy,
     PolicyInvalid,
@@ -147,7 +147,15 @@ def test_every_field_arrives() -> None:
     assert rules.limits == rules.teams["search"].limits
     assert rules.limits == (
         Limit(
-            "s", LimitKind.SPEND, 1_500_000_000, "quarter", 0, ("gpt-?", "o3*"), shadow=True, warn_at=(250_000, 10**6)
+            "s",
+            LimitKind.SPEND,
+            1_500_000_000,
+            "quarter",
+            0,
+            ("gpt-?", "o3*"),
+            shadow=True,
+            warn_at=(250_000, 10**6),
+            sizing=Sizing.LEARNED,
         ),
         Limit("r", LimitKind.REQUESTS, 10, "second", 1),
         Limit("t", LimitKind.TOKENS, RATE_MAX, "day", RATE_MAX),

@@ -105,13 +105,13 @@ def test_a_disabled_organization_disables_its_keys() -> None:
 def test_the_nearest_setting_wins_field_by_field() -> None:
     assert key("search", "bot").settings == Settings(
         on_expiry=OnExpiry.CHARGE,  # key_defaults
-        default_max_output_tokens=300,  # key_defaults
+        default_max_output_tokens=(("*", 300),),  # key_defaults
         free=("local-*",),  # document
         max_cost_per_call_nanousd=5_000_000_000,  # team
         ttl_ms=3_600_000,  # document, shortened to the key's max_lifetime
         max_lifetime_ms=3_600_000,
     )
-    assert key("sales", "k").settings.default_max_output_tokens == 100
+    assert key("sales", "k").settings.default_output("m") == 100
     assert key("sales", "k").settings.on_expiry is OnExpiry.RELEASE
 
 
@@ -120,7 +120,7 @@ def test_without_settings_the_defaults_hold() -> None:
     policy = key("any", "k", policy=bare)
     assert policy.settings == Settings(
         on_expiry=OnExpiry.CHARGE,
-        default_max_output_tokens=4096,
+        default_max_output_tokens=(("*", 4096),),
         free=(),
         max_cost_per_call_nanousd=CALL_MAX_NANOUSD,
         ttl_ms=600_000,

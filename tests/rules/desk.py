@@ -238,6 +238,10 @@ class Limiter:
         status = (await self.limits(key, model=model))[where]
         return Money(format_usd(status.settled), format_usd(status.held))
 
+    async def overage(self, where: str, *, key: str = BOT) -> str:
+        """What the spend limit at `acme/search daily` was charged above the holds in its present window, in USD."""
+        return format_usd((await self.limits(key))[where].overage)
+
     async def left(self, where: str, *, key: str = BOT, model: str = "m") -> int:
         """What is left of the rate or of the slots at `acme/search rpm`."""
         return (await self.limits(key, model=model))[where].remaining

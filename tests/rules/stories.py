@@ -90,6 +90,9 @@ class _Teller:
         money = await self._limiter.money(" ".join(where), key=self._key)
         return f"{money.settled} settled, {money.held} held"
 
+    async def _overage(self, *where: str) -> str:
+        return await self._limiter.overage(" ".join(where), key=self._key)
+
     async def _left(self, *where: str) -> str:
         return f"{await self._limiter.left(' '.join(where), key=self._key)}"
 

@@ -144,7 +144,7 @@ async def test_an_output_that_nobody_names_is_held_at_the_models_most_if_that_is
 
 @pytest.mark.parametrize(
     ("usage", "cost"),
-    [(Usage(1), 0), (Usage(2), 1), (Usage(3), 2), (Usage(5), 2), (Usage(7), 4), (Usage(4, 3), 4)],
+    [(Usage(2), 1), (Usage(3), 2), (Usage(5), 2), (Usage(7), 4), (Usage(4, 3), 4)],
 )
 async def test_charges_are_rounded_half_to_even_once_and_holds_up(limiter: Limiter, usage: Usage, cost: int) -> None:
     """A token costs half a nano-dollar."""

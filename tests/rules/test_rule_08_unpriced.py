@@ -6,6 +6,7 @@ import pytest
 
 from limiter.domain.calls import Usage
 from limiter.domain.errors import InvalidArgument
+from limiter.domain.reservations import Basis, RowFlag
 from limiter.domain.verdicts import DenialReason
 from tests.rules.desk import Limiter, instant, usd
 
@@ -106,11 +107,15 @@ async def test_a_unit_without_a_price_is_refused_and_one_with_a_price_is_held(li
     assert hold.held_nanousd == usd("0.08")
 
 
-async def test_a_used_unit_without_a_price_is_said_and_the_rest_is_charged(limiter: Limiter) -> None:
+async def test_a_used_unit_without_a_price_is_said_and_the_hold_is_charged_at_least(limiter: Limiter) -> None:
     await limiter.apply(POLICY)
-    settled = await limiter.settle(await limiter.grant(tokens=(10, 10)), Usage(10, 5, units={"images": 1}))
-    assert settled.cost_nanousd == 20_000
+    hold = await limiter.grant(tokens=(10, 10))
+    settled = await limiter.settle(hold, Usage(10, 5, units={"images": 1}))
+    assert (settled.cost_nanousd, settled.basis) == (hold.held_nanousd, Basis.ESTIMATED)
+    assert RowFlag.SUSPECT in settled.flags
     assert [warning for warning in settled.warnings if "images" in warning]
+    settled = await limiter.settle(await limiter.grant(tokens=(10, 10)), Usage(10, 15, units={"images": 1}))
+    assert settled.cost_nanousd == 40_000
 
 
 async def test_a_price_that_changes_soon_is_held_for_at_its_dearest_and_charged_as_of_the_reserve(

@@ -14,9 +14,9 @@ from limiter.domain.limits import LimitKind
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.reservations import Basis, OnExpiry, RowFlag, State
 from limiter.domain.verdicts import DenialReason
-from limiter.store.encoding import _ENFORCED, _RULE, _SHADOW
+from limiter.store.encoding import _ENFORCED, _LESSER_MODE, _RULE, _SHADOW
 from limiter.store.port import Code, RowKind, Why
-from limiter.store.replies import _DUE_WAITING, _REPEATED
+from limiter.store.replies import _DUE_WAITING, _LESSER, _REPEATED
 from limiter.store.scripts import PARTS, VERBS, library
 
 FOLDER: Final = Path(str(files("limiter.store") / "lua"))
@@ -131,6 +131,8 @@ def test_the_numbers_in_lua_are_those_in_python() -> None:
         "CHARGE_ON_EXPIRY": int(OnExpiry.CHARGE),
         "ENFORCED": _ENFORCED,
         "SHADOW": _SHADOW,
+        "LESSER_MODE": _LESSER_MODE,
+        "LESSER": _LESSER,
         "REPEATED": _REPEATED,
         "DUE_WAITING": _DUE_WAITING,
         "NANO": NANOUSD_PER_USD,

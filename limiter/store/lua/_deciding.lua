@@ -12,9 +12,9 @@ end
 
 -- Why a spend limit refuses, or nil. The differences are exact while they are near zero, and of the
 -- right sign when they are not.
-local function over_ceiling(v, at, rules, r, item)
-  local usd, nano = v[at + 3] + item.usd - rules[r + 3], v[at + 4] + item.nano - rules[r + 4]
-  if (usd + v[at + 5]) * NANO + nano + v[at + 6] <= 0 or item.cost == 0 then return nil end
+local function over_ceiling(v, at, rules, r, sum)
+  local usd, nano = v[at + 3] + sum.usd - rules[r + 3], v[at + 4] + sum.nano - rules[r + 4]
+  if (usd + v[at + 5]) * NANO + nano + v[at + 6] <= 0 or sum.cost == 0 then return nil end
   return usd * NANO + nano > 0 and SPEND_CEILING or SPEND_HELD
 end
 
@@ -22,7 +22,7 @@ end
 -- the shadow limits that would have refused, and what to tell.
 local function check(plan, item)
   local reason, skipped, tell = nil, nil, nil
-  local requests, tokens = item.requests, item.tokens
+  local requests, tokens, lesser, sums = item.requests, item.tokens, item.lesser and plan.lesser, item.lesser
   for s, scope in ipairs(plan.scopes) do
     local v, rules, at, r = plan.states[s].v, scope.rules, 0, 0
     for i = 0, scope.limits - 1 do
@@ -30,7 +30,7 @@ local function check(plan, item)
       if mode > 0 then
         local kind, why = rules[r + 1], nil
         if kind == SPEND then
-          why = over_ceiling(v, at, rules, r, item)
+          why = over_ceiling(v, at, rules, r, lesser and sums[lesser[s * 64 + i]] or item)
         elseif kind == CONCURRENCY then
           if v[at + 2] + 1 > rules[r + 3] then why = NO_SLOT end
         else
@@ -61,19 +61,19 @@ end
 -- settled at once and takes no slot.
 local function take(batch, plan, item, skipped)
   local spend_at = item.consume and 3 or 5
-  local requests, tokens, usd, nano = item.requests, item.tokens, item.usd, item.nano
+  local requests, tokens, lesser, sums = item.requests, item.tokens, item.lesser and plan.lesser, item.lesser
   for s, scope in ipairs(plan.scopes) do
     local v, rules, at, r = plan.states[s].v, scope.rules, 0, 0
     for i = 0, scope.limits - 1 do
       if rules[r + 2] > 0 and not (skipped and skipped[s * 64 + i]) then
         local kind = rules[r + 1]
         if kind == SPEND then
-          local to = at + spend_at
-          local rest = v[to + 1] + nano
+          local to, sum = at + spend_at, lesser and sums[lesser[s * 64 + i]] or item
+          local rest = v[to + 1] + sum.nano
           if rest >= NANO then
-            v[to], v[to + 1] = v[to] + usd + 1, rest - NANO
+            v[to], v[to + 1] = v[to] + sum.usd + 1, rest - NANO
           else
-            v[to], v[to + 1] = v[to] + usd, rest
+            v[to], v[to + 1] = v[to] + sum.usd, rest
           end
         elseif kind == CONCURRENCY then
           if not item.consume then v[at + 2] = v[at + 2] + 1 end
@@ -87,22 +87,29 @@ local function take(batch, plan, item, skipped)
   end
 end
 
--- The taken part of a hold's record. Periods do not change within a batch, so that the usual one,
+-- The scopes of the taken part of a hold's record. Periods do not change within a batch, so that the usual one,
 -- with every limit that applies, is made once for all holds of a plan.
-local function taken_part(plan, skipped)
+local function taken_scopes(plan, skipped)
   if plan.taken and not skipped then return plan.taken end
-  local parts = {}
+  local parts, lesser = {}, plan.lesser
   for s, scope in ipairs(plan.scopes) do
     local v, periods = plan.states[s].v, {}
     for i = 0, scope.limits - 1 do
       local takes = scope.rules[i * RULE + 2] > 0 and not (skipped and skipped[s * 64 + i])
-      periods[i + 1] = takes and v[i * WIDTH + 1] or 0
+      periods[i + 1] = takes and v[i * WIDTH + 1] + (lesser and lesser[s * 64 + i] or 0) * LESSER or 0
     end
     parts[s] = scope.limits > 0 and pack_taken(scope.field, scope.layout, periods) or ''
   end
   local taken = table.concat(parts)
   if not skipped then plan.taken = taken end
   return taken
+end
+
+-- The taken part of a hold's record. A hold of one amount names it for the limits that would take a lesser one, too.
+local function taken_part(plan, item, skipped)
+  local scopes, sums = taken_scopes(plan, skipped), item.lesser
+  if not plan.lesser then return scopes end
+  return struct.pack(AMOUNTS, 0, sums and sums[1].cost or item.cost, sums and sums[2].cost or item.cost) .. scopes
 end
 
 local least, best_s, best_i = {}, {}, {}

@@ -10,21 +10,18 @@ local function read_endings(batch, items)
     local raw = batch.records[item.key]
     if raw and not batch.holds[item.key] then
       local hold = decode_hold(raw)
-      hold.taken = unpack_taken(hold.rest)
+      hold.taken, hold.lesser = unpack_taken(hold.rest)
+      hold.least = hold.lesser and math.min(hold.held, hold.lesser[1], hold.lesser[2]) or hold.held
       for _, scope in ipairs(hold.taken) do want(item.org, scope[2]) end
       batch.holds[item.key] = hold
     end
+    local hold = batch.holds[item.key]
+    if hold then
+      local cost = math.max(item.cost or hold.held, hold.cost)
+      if cost > hold.least then want_overages(item.org, hold, cost) end
+    end
   end
   read_orgs(batch)
-end
-
-local function open_scope(org, field)
-  local state = org.states[field]
-  if state == nil then
-    state = org.raw[field] and unpack_scope(org.raw[field]) or false
-    org.states[field] = state
-  end
-  return state
 end
 
 -- Brings a bucket in line with what was used; answers whether that was beyond what its debt may be.
@@ -49,12 +46,17 @@ end
 local function move_counters(item, hold, now, amount, first)
   local all, excess, org = true, false, item.org
   local usd, nano = limbs(amount)
-  local held_usd, held_nano = limbs(first and hold.held or 0)
+  local most_usd, most_nano = limbs(first and hold.held or 0)
   for _, scope in ipairs(hold.taken) do
     local state, layout = open_scope(org, scope[2]), layout_of(scope[3])
     local v, same, place = state and state.v, state and state.layout == scope[3], state and layout_of(state.layout).at
     for i = 1, layout.counters do
-      local period, kind = scope[i + 3], layout.kinds[i]
+      local period, kind, held_usd, held_nano = scope[i + 3], layout.kinds[i], most_usd, most_nano
+      if period > LESSER then
+        local which = floor(period / LESSER)
+        period = period - which * LESSER
+        if first then held_usd, held_nano = limbs(hold.lesser[which]) end
+      end
       if period > 0 then
         local at = same and (i - 1) * WIDTH or place and place[layout.names[i]]
         if not at or v[at + 1] ~= period then
@@ -110,7 +112,8 @@ local function end_hold(batch, item)
     if item.basis == BY_EXPIRY and hold.state ~= HELD then drop_due(item.org.shard, member_of(item.org, item.key)) end
     return answer(hold, 1)
   end
-  if item.flag > 0 then hold.flags = with_flag(hold.flags, item.flag) end
+  -- What was doubtful about an earlier end is so of this one only if it says so itself.
+  hold.flags = with_flags(without_flag(without_flag(hold.flags, F_ZERO_COST), F_SUSPECT), item.flags)
   if item.basis == BY_EXPIRY then
     item.cost = hold.on_expiry == CHARGE_ON_EXPIRY and hold.held or 0
   end
@@ -119,6 +122,7 @@ local function end_hold(batch, item)
   local first = hold.state == HELD
   local amount = first and item.cost or item.cost - hold.cost
   local all, excess = move_counters(item, hold, now, amount, first)
+  if item.cost > hold.least or hold.cost > hold.least then move_overages(item.org, hold, item.cost) end
   local member = member_of(item.org, item.key)
   if first then drop_due(item.org.shard, member) end
   if excess then hold.flags = with_flag(hold.flags, F_TOKEN_EXCESS) end

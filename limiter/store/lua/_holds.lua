@@ -3,10 +3,13 @@
 -- Record: HEAD (fixed size, the part that changes), length of the taken part I2, the taken part,
 -- then the call (JSON by the sidecar, copied into the row).
 -- Taken part, for each scope: number of counters B, field, layout (zero-terminated), then I8 per counter:
--- the period that it took from, 0 where it took nothing.
+-- the period that it took from, 0 where it took nothing; LESSER more where it holds the first of the hold's
+-- lesser amounts, twice that where it holds the second. Before the scopes: 0 B and both of them as I8, if there are.
 
 local HEAD = '<BBBBI4I4I8I8I8I8I8I8I8i8c16'
 local HEAD_SIZE = struct.size(HEAD)
+local LESSER = 281474976710656 -- 2^48: above every time in ms
+local AMOUNTS = '<BI8I8'
 
 local function decode_hold(raw)
   local format, state, basis, on_expiry, flags, claims, reserved, expires, expires_max, ended, held, cost, tokens,
@@ -37,16 +40,22 @@ local function pack_taken(field, layout, periods)
   return struct.pack(taken_formats[#periods], #periods, field, layout, unpack(periods))
 end
 
--- The scopes that a hold took from: {number of counters, field, layout, then the periods} each.
+-- The scopes that a hold took from: {number of counters, field, layout, then the periods} each; and its
+-- lesser amounts, false where it has none.
 local function unpack_taken(rest)
-  local scopes, at, finish = {}, 3, 2 + struct.unpack('<I2', rest)
+  local scopes, at, finish, lesser = {}, 3, 2 + struct.unpack('<I2', rest), false
   while at <= finish do
     local n = struct.unpack('<B', rest, at)
+    if n == 0 then
+      local _, first, second
+      _, first, second, at = struct.unpack(AMOUNTS, rest, at)
+      lesser, n = {first, second}, struct.unpack('<B', rest, at)
+    end
     local parts = {struct.unpack(taken_formats[n], rest, at)}
     at = parts[n + 4]
     scopes[#scopes + 1] = parts
   end
-  return scopes
+  return scopes, lesser
 end
 
 -- Which hold a key names, as due members and rows write it: organization/id.
@@ -116,6 +125,9 @@ local function write_batch(batch)
         fields[2 * i - 1], fields[2 * i] = field, pack_scope(org.states[field])
       end
       redis.call('HSET', org.key, unpack(fields))
+    end
+    if org.overages then
+      for field in pairs(org.overages) do redis.call('HSET', org.key, field, org.raw[field]) end
     end
   end
   local lasting, n = {}, 0

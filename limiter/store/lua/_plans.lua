@@ -7,16 +7,19 @@
 --     concurrency  kind, mode, slots, 0, 0, 0, 0, 0, 0
 --   number of thresholds I2 · for each: millionths, usd, nano as i8
 -- The bounds are: start of the window that was present when the plan was made, start of the next,
--- end of the next. Modes: 0 the limit does not apply to this model, 1 it is enforced, 2 it is a shadow.
+-- end of the next. Modes: 0 the limit does not apply to this model, 1 it is enforced, 2 it is a shadow;
+-- for spend, 4 more where it takes the first of a hold's lesser amounts, 8 more where it takes the second.
 
 local RULE = 9
-local ENFORCED, SHADOW = 1, 2
+local ENFORCED, SHADOW, LESSER_MODE = 1, 2, 4
 
 -- `from` and `till` bound the time that the plan may decide at; `states` are those of its scopes once they are read.
+-- `lesser` says which limits take a lesser amount of a hold, and which one; false: none does.
 local function decode_plan(blob, org)
   local version, revision, denial, n, key_field, at = struct.unpack('<I8I8BBs', blob)
   local plan = {org = org, version = version, revision = revision, denial = denial, key_field = key_field, scopes = {},
-                states = {}, warns = false, from = 0, till = math.huge, stale = 'unknown', taken = false}
+                states = {}, warns = false, lesser = false, from = 0, till = math.huge, stale = 'unknown',
+                taken = false}
   for s = 1, n do
     local field, layout, limits
     field, layout, limits, at = struct.unpack('<ssB', blob, at)
@@ -28,6 +31,11 @@ local function decode_plan(blob, org)
     for r = 0, (limits - 1) * RULE, RULE do
       if rules[r + 1] == SPEND then
         plan.from, plan.till = math.max(plan.from, rules[r + 7]), math.min(plan.till, rules[r + 9])
+        local lesser = floor(rules[r + 2] / LESSER_MODE)
+        if lesser > 0 then
+          plan.lesser = plan.lesser or {}
+          plan.lesser[s * 64 + r / RULE], rules[r + 2] = lesser, rules[r + 2] - lesser * LESSER_MODE
+        end
       end
     end
     plan.scopes[s] = {field = field, layout = layout, limits = limits, rules = rules}

@@ -12,7 +12,7 @@ local HELD, SETTLED, RELEASED, EXPIRED = 1, 2, 3, 4
 local BY_EXPIRY, BY_RELEASE, BY_ESTIMATE, BY_USAGE = 1, 2, 3, 4
 local CHARGE_ON_EXPIRY = 1
 local F_OVERAGE, F_LATE, F_UNCLAIMED, F_TOKEN_EXCESS, F_WINDOW_CLOSED = 1, 2, 4, 32, 64
-local F_FORCED, F_CONSUMED, F_SHADOWED = 128, 256, 512
+local F_FORCED, F_CONSUMED, F_SHADOWED, F_ZERO_COST, F_SUSPECT = 128, 256, 512, 1024, 2048
 local ROW_SETTLEMENT, ROW_CHARGE, ROW_CORRECTION, ROW_EVENT, ROW_REFUSALS = 1, 2, 3, 4, 5
 
 -- The one clock: the store's TIME in ms, frozen for the script. A test may pass its own.
@@ -55,6 +55,19 @@ local function with_flag(flags, flag)
   return flags + flag
 end
 
+local function without_flag(flags, flag)
+  return has_flag(flags, flag) and flags - flag or flags
+end
+
+local function with_flags(flags, mask)
+  local flag = 1
+  while mask > 0 do
+    if mask % 2 == 1 then flags = with_flag(flags, flag) end
+    mask, flag = floor(mask / 2), flag * 2
+  end
+  return flags
+end
+
 -- A batch has KEYS: for each shard its due index, ledger and epoch; then the hash of each
 -- organization; then one key per item (a hold), in the order of the items. `heading` says how many,
 -- `placing` in which shard each organization is.
@@ -72,7 +85,7 @@ local function open_batch(now, heading, placing)
     local key = KEYS[3 * shards + o]
     local _, colon = string.find(key, '}:org:', 1, true)
     batch.orgs[o] = {key = key, name = string.sub(key, colon + 1), shard = batch.shards[shard + 1],
-                     fields = {}, raw = {}, states = {}, dirty = false}
+                     fields = {}, raw = {}, states = {}, dirty = false, overages = false}
   end
   return batch
 end

@@ -31,6 +31,16 @@ local function pack_scope(state)
   return struct.pack('<BI8s', 1, state.last, state.layout) .. values
 end
 
+-- The counters of a scope as they were read or as they are by now; false where there are none.
+local function open_scope(org, field)
+  local state = org.states[field]
+  if state == nil then
+    state = org.raw[field] and unpack_scope(org.raw[field]) or false
+    org.states[field] = state
+  end
+  return state
+end
+
 -- What a layout says: its counters' names and kinds in order, and where each name stands. Remembered from call to
 -- call, as policies have few layouts; forgotten all at once before they become too many.
 local LAYOUTS_MAX = 1000

@@ -1,8 +1,9 @@
 -- Charge: books spend that had no hold; never refused for money. Moves money only.
 --
 -- KEYS  due, ledger, epoch of each shard; hash of each organization; record of each charge
--- ARGV  clock_ms · heading · placing · plans · one item per charge: plan I2 · cost I8 · occurred_ms I8 (0: now) ·
---       retention_ms I8 · fingerprint c16 · size of the call I4 · the call (JSON) · the end (JSON)
+-- ARGV  clock_ms · heading · placing · plans · one item per charge: plan I2 · flags I4 · cost I8 ·
+--       occurred_ms I8 (0: now) · retention_ms I8 · fingerprint c16 · size of the call I4 · the call (JSON) ·
+--       the end (JSON)
 -- RETURNS  the time, then per charge: code B · state B · repeated B · flags I4 · cost I8
 -- WRITES  records, counters, one row per charge booked
 -- COST  O(charges × limits)
@@ -52,12 +53,12 @@ local function decide(batch, item)
     return reply(EXISTS, old, 0)
   end
   local now = batch.now
-  local hold = {state = SETTLED, basis = BY_USAGE, on_expiry = CHARGE_ON_EXPIRY, flags = 0, claims = 1, reserved = now,
-                expires = now, expires_max = now, ended = now, held = 0, cost = item.cost, tokens = 0, output_max = -1,
-                fingerprint = item.fingerprint}
+  local hold = {state = SETTLED, basis = BY_USAGE, on_expiry = CHARGE_ON_EXPIRY, flags = item.flags, claims = 1,
+                reserved = now, expires = now, expires_max = now, ended = now, held = 0, cost = item.cost, tokens = 0,
+                output_max = -1, fingerprint = item.fingerprint}
   if item.occurred == 0 then item.occurred = now end
   local taken, all = book(batch, item)
-  if not all then hold.flags = F_WINDOW_CLOSED end
+  if not all then hold.flags = with_flag(hold.flags, F_WINDOW_CLOSED) end
   hold.rest = hold_rest(taken, item.call)
   if plan.warns then warn(batch, plan, item, {}) end
   hold.reserved = item.occurred
@@ -71,7 +72,8 @@ local items, n = {}, #ARGV - 3 - batch.items
 local plans = decode_plans(batch, 4, n)
 for i = 1, batch.items do
   local blob, item, plan, size, at = ARGV[3 + n + i], {key = KEYS[batch.first_hold + i]}, nil, nil, nil
-  plan, item.cost, item.occurred, item.retention, item.fingerprint, size, at = struct.unpack('<I2I8I8I8c16I4', blob)
+  plan, item.flags, item.cost, item.occurred, item.retention, item.fingerprint, size, at =
+    struct.unpack('<I2I4I8I8I8c16I4', blob)
   item.plan, item.call, item.ending = plans[plan + 1], string.sub(blob, at, at + size - 1), string.sub(blob, at + size)
   item.usd, item.nano = limbs(item.cost)
   items[i] = item

@@ -12,14 +12,26 @@
 
 local GRANTED, DENIED, EXISTS, ENDED, BACKLOG = 0, 1, 2, 3, 8
 local REPEATED, DUE_WAITING = 1, 2
-local ITEM = '<I2BBBBBI8I8I8I8I8I8I8i8c16'
+local ITEM = '<I2BBBBBI4I8I8I8I8I8I8I8i8c16B'
 
+local function sum_of(cost)
+  local usd, nano = limbs(cost)
+  return {cost = cost, usd = usd, nano = nano}
+end
+
+-- An item ends with the call; before it, where its last number is 1, are the lesser amounts: I8I8.
 local function decode_item(blob, key, plans)
-  local plan, dry_run, all, consume, on_expiry, requests, cost, tokens, ttl, lifetime, retention, key_expires,
-    secret_expires, output_max, fingerprint, at = struct.unpack(ITEM, blob)
-  local usd = floor(cost / NANO)
+  local plan, dry_run, all, consume, on_expiry, requests, flags, cost, tokens, ttl, lifetime, retention, key_expires,
+    secret_expires, output_max, fingerprint, further, at = struct.unpack(ITEM, blob)
+  local usd, lesser = floor(cost / NANO), false
+  if further == 1 then
+    local first, second
+    first, second, at = struct.unpack('<I8I8', blob, at)
+    lesser = {sum_of(first), sum_of(second)}
+  end
   return {key = key, plan = plans[plan + 1], dry_run = dry_run == 1, all = all == 1, consume = consume == 1,
-          on_expiry = on_expiry, requests = requests, cost = cost, usd = usd, nano = cost - usd * NANO, tokens = tokens,
+          on_expiry = on_expiry, requests = requests, flags = flags, lesser = lesser,
+          cost = cost, usd = usd, nano = cost - usd * NANO, tokens = tokens,
           ttl = ttl, lifetime = lifetime, retention = retention, key_expires = key_expires,
           secret_expires = secret_expires, output_max = output_max, fingerprint = fingerprint,
           call = string.sub(blob, at)}
@@ -76,7 +88,8 @@ local function grant(batch, item, skipped, tell)
   local now, plan, state, expires = batch.now, item.plan, HELD, batch.now + item.ttl
   tell = tell or {}
   if not item.dry_run then
-    local flags, rest = skipped and F_SHADOWED or 0, hold_rest(taken_part(plan, skipped), item.call)
+    local flags, rest = item.flags, hold_rest(taken_part(plan, item, skipped), item.call)
+    if skipped then flags = with_flag(flags, F_SHADOWED) end
     take(batch, plan, item, skipped)
     if plan.warns then warn(batch, plan, item, tell) end
     if item.consume then

@@ -138,6 +138,15 @@ class Store(Protocol):
     async def last_rows(self, shard: int, *, count: int) -> list[Row]:
         """The newest ledger rows of a shard, oldest first."""
 
+    async def lead_learning(self, shard: int, who: str, *, ttl_ms: int) -> bool:
+        """Be the one who learns from a shard's rows for `ttl_ms`, or for as long again; False: somebody else is."""
+
+    async def learned(self, organization: str) -> bytes | None:
+        """What was learned of an organization's calls, as it was published."""
+
+    async def publish_learned(self, organization: str, published: bytes, *, ttl_ms: int) -> None:
+        """Replace what was learned of an organization's calls; forgotten after `ttl_ms`."""
+
     async def check_pepper(self, fingerprints: dict[str, str]) -> list[str]:
         """Compare the fingerprints of pepper versions with the store's, adding new ones; answers those that differ."""
 

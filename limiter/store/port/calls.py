@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from limiter.domain.limits import Limit
-from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag
+from limiter.domain.reservations import NO_FLAG, Basis, OnExpiry, ReservationName, RowFlag
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import Place
 
 
 @dataclass(frozen=True, slots=True)
 class PlanLimit:
-    """A limit on the path of a call. `window`: start of the present window, of the next, end of the next (SPEND)."""
+    """A limit on the path of a call.
+
+    `window`: start of the present window, of the next, end of the next (SPEND). `lesser`: which of a hold's lesser
+    amounts it takes (SPEND), 1 or 2; 0: the amount itself.
+    """
 
     limit: Limit
     applies: bool
     window: tuple[int, int, int] = (0, 0, 0)
+    lesser: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,9 @@ class Plan:
 class HoldCall:
     """One Reserve as the script gets it.
 
-    `output_max` -1: the call has no output. `own_id`: the request id was made here, so that nobody else
-    can ask for the same hold.
+    `cost` is the largest of its amounts; `lesser` are those of the limits that take the first or second lesser one,
+    None: all take `cost`. `output_max` -1: the call has no output. `own_id`: the request id was made here, so that
+    nobody else can ask for the same hold. `flags` are for the row that its end leaves.
     """
 
     plan: Plan
@@ -75,6 +81,12 @@ class HoldCall:
     consume: bool
     own_id: bool
     call: bytes
+    lesser: tuple[int, int] | None = None
+    flags: RowFlag = NO_FLAG
+
+    def amount(self, rule: PlanLimit) -> int:
+        """What a spend limit takes."""
+        return self.lesser[rule.lesser - 1] if rule.lesser and self.lesser is not None else self.cost
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +101,7 @@ class EndCall:
     basis: Basis
     cost: int
     tokens: int
-    flag: RowFlag
+    flags: RowFlag
     retention_ms: int
     ending: bytes
     reserved_ms: int = 0
@@ -115,3 +127,4 @@ class ChargeCall:
     retention_ms: int
     call: bytes
     ending: bytes
+    flags: RowFlag = NO_FLAG

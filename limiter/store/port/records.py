@@ -11,16 +11,20 @@ from limiter.domain.scopes import Scope
 
 
 class Taken(NamedTuple):
-    """A counter that a hold took from: `acme/search/bot daily:spend:day`, in the period that began at `period_ms`."""
+    """A counter that a hold took from: `acme/search/bot daily:spend:day`, in the period that began at `period_ms`.
+
+    `held` is what an open hold holds there, in nano-USD; 0 where it is not money that the counter counts.
+    """
 
     scope: Scope
     counter: str
     period_ms: int
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRecord:
-    """A reservation as the store keeps it."""
+    """A reservation as the store keeps it. `held` is the most that it holds at any limit."""
 
     name: ReservationName
     state: State

@@ -101,8 +101,12 @@ class ChargeReply(NamedTuple):
 
 
 class InspectReply(NamedTuple):
-    """What inspect.lua answered for one plan."""
+    """What inspect.lua answered for one plan.
+
+    `overages`: for each of `statuses` what was charged in its present window above what it held; 0 if it is no SPEND.
+    """
 
     now_ms: int
     code: int
     statuses: list[RawStatus]
+    overages: list[int]
