@@ -52,6 +52,7 @@ proto: $(READY) ## generate limiter/v1 and limiter/envoy/v3
 
 bench: $(READY) ## measure; writes a table and JSON
 	@$(BIN)/python -m bench.run
+	@$(BIN)/python -m bench.sizing
 
 bench-envoy: $(READY) ## measure what Limiter adds to Envoy; writes tables and JSON
 	@$(BIN)/python -m bench.envoy

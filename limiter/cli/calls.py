@@ -181,7 +181,7 @@ def headroom(
     if output is Format.JSON:
         write_json(plain(answer))
     else:
-        write(limits_table(answer.limits))
+        write(limits_table(answer.limits, read=True))
 
 
 def _principal(key: str, api_key: str | None) -> Principal:

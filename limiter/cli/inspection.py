@@ -81,5 +81,5 @@ def _show_scope(sidecar: Sidecar, scope: str, output: Format) -> None:
     write(
         facts([("scope", scope), *of_key, ("open holds", f"{count}; see `limiter reservations list {scope}`")]),
         "",
-        limits_table(statuses) if statuses else "It has no limits of its own; those above it hold.",
+        limits_table(statuses, read=True) if statuses else "It has no limits of its own; those above it hold.",
     )

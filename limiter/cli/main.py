@@ -15,6 +15,10 @@ COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
     "Run": {
         "serve": Entry("limiter.cli.serve:serve", "Start a sidecar; without --store with a Valkey of its own."),
         "replay": Entry("limiter.cli.replay:replay", "Replay recorded calls against a policy."),
+        "estimate": Entry(
+            "limiter.cli.estimate:estimate",
+            "Compare what recorded calls cost with what would have been held for them; no sidecar is needed.",
+        ),
     },
     "Decide who may spend what": {
         "check": Entry("limiter.cli.policies:check", "Check a policy file; no sidecar is needed."),
@@ -22,6 +26,14 @@ COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
         "policy": Section(
             "Read the policy in force.",
             {"show": Entry("limiter.cli.policies:show", "Print the policy in force as YAML.")},
+        ),
+        "prices": Section(
+            "Show, import and compare prices; no sidecar is needed.",
+            {
+                "show": Entry("limiter.cli.prices:show", "Show what a model costs, and why."),
+                "import": Entry("limiter.cli.prices:import_", "Write a price file from LiteLLM's list of models."),
+                "diff": Entry("limiter.cli.prices:diff", "Show what differs between two lists of prices."),
+            },
         ),
         "schema": Entry("limiter.cli.policies:schema", "Print the JSON Schema of policy files, for editors."),
         "keys": Section(

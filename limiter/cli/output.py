@@ -23,7 +23,7 @@ from limiter.domain.money import format_usd
 _UNFOLDED: Final = 10_000
 
 #: Columns that a narrow terminal can do without, the least first.
-_MATTER_LESS: Final = ("resets", "used", "by reason", "held", "overshoot")
+_MATTER_LESS: Final = ("resets", "overage", "used", "by reason", "held", "overshoot")
 
 #: A column whose title ends so has its cells on the right: amounts and counts.
 RIGHT: Final = ">"

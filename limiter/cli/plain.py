@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from limiter.domain.money import format_usd
 
-_AMOUNTS: Final = ("limit_value", "settled", "held", "remaining", "requested")
+_AMOUNTS: Final = ("limit_value", "settled", "held", "remaining", "requested", "overage")
 
 
 def plain(message: Message) -> dict[str, Any]:

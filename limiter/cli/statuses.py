@@ -65,12 +65,21 @@ def cells(status: pb.LimitStatus) -> list[str | Text]:
     ]
 
 
-def limits_table(statuses: Iterable[pb.LimitStatus], *, title: str | None = None, asked: bool = False) -> Table:
-    """Make the table of limits; `asked`: with what the call asked for."""
+def overage(status: pb.LimitStatus) -> str:
+    """Write what was charged above the holds; empty for what counts no money."""
+    return amount(status, status.overage) if status.kind == pb.LimitStatus.SPEND else ""
+
+
+def limits_table(
+    statuses: Iterable[pb.LimitStatus], *, title: str | None = None, asked: bool = False, read: bool = False
+) -> Table:
+    """Make the table of limits; `asked`: with what the call asked for, `read`: with what only reading them tells."""
     columns = ["scope", "limit", f"ceiling{RIGHT}", *(f"{name}{RIGHT}" for name in ("settled", "held", "free", "used"))]
     if asked:
         columns.append(f"asked for{RIGHT}")
-    return table([*columns, "resets"], (_row(status, asked=asked) for status in statuses), title=title)
+    if read:
+        columns.append(f"overage{RIGHT}")
+    return table([*columns, "resets"], (_row(status, asked=asked, read=read) for status in statuses), title=title)
 
 
 def limit_name(status: pb.LimitStatus) -> str:
@@ -78,8 +87,10 @@ def limit_name(status: pb.LimitStatus) -> str:
     return f"{status.limit} (shadow)" if status.shadow else status.limit
 
 
-def _row(status: pb.LimitStatus, *, asked: bool) -> list[str | Text]:
+def _row(status: pb.LimitStatus, *, asked: bool, read: bool) -> list[str | Text]:
     row = [scope_path(status), limit_name(status), ceiling(status), *cells(status)]
     if asked:
         row.append(amount(status, status.requested))
+    if read:
+        row.append(overage(status))
     return [*row, when(status.resets_at) or when(status.refills_at)]

@@ -22,7 +22,7 @@ from limiter.cli.output import RIGHT, Format, console, fit, table, write, write_
 from limiter.cli.plain import plain_all
 from limiter.cli.refusals import refusals
 from limiter.cli.sidecar import Place, Sidecar
-from limiter.cli.statuses import ceiling, cells, limit_name, used
+from limiter.cli.statuses import ceiling, cells, limit_name, overage, used
 from limiter.client.contract import messages as pb
 
 #: Lines around the rows: heading, table head and its rule, totals.
@@ -30,7 +30,7 @@ _LINES_AROUND: Final = 6
 
 _INTERVAL_MIN_S: Final = 0.05
 
-_NUMBERS: Final = ("ceiling", "settled", "held", "free", "used", "denied")
+_NUMBERS: Final = ("ceiling", "settled", "held", "free", "used", "overage", "denied")
 _COLUMNS: Final = ("scope", "limit", *(f"{name}{RIGHT}" for name in _NUMBERS))
 
 
@@ -131,7 +131,14 @@ def _table(answer: pb.ListScopesResponse, view: View, *, rows_max: int | None = 
     made = table(
         _COLUMNS,
         (
-            [scope.scope, limit_name(status), ceiling(status), *cells(status), str(scope.refused[status.limit])]
+            [
+                scope.scope,
+                limit_name(status),
+                ceiling(status),
+                *cells(status),
+                overage(status),
+                str(scope.refused[status.limit]),
+            ]
             for scope, status in shown
         ),
     )

@@ -245,10 +245,11 @@ def test_headroom_shows_every_limit_by_its_kind(limiter: CommandLine, sidecar: F
         remaining=150,
         shadow=True,
     )
-    sidecar.answers("GetHeadroom", pb.GetHeadroomResponse(limits=[spend(), rate, slots]))
+    sidecar.answers("GetHeadroom", pb.GetHeadroomResponse(limits=[spend(overage=250_000_000), rate, slots]))
 
     output = limiter.run("headroom", "acme/search/bot", "--model", "gpt-4o")
 
     assert sidecar.request("GetHeadroom") == pb.GetHeadroomRequest(key_id="acme/search/bot", model="gpt-4o")
+    assert output.row("daily", "20.00 USD/day", "97.5 %", "0.25")
     assert output.row("rpm", "600 requests/minute", "25", "75.0 %")
     assert output.row("inflight (shadow)", "200 holds", "50", "150", "25.0 %")

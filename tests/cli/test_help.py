@@ -106,7 +106,7 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 def test_no_command_reads_a_variable_that_a_setting_of_the_sidecar_has_for_something_else() -> None:
-    shared = {"LIMITER_DATA_DIR", "LIMITER_HTTP"}
+    shared = {"LIMITER_DATA_DIR", "LIMITER_HTTP", "LIMITER_PRICES"}
     root = typer.main.get_command(app)
     assert isinstance(root, typer.core.TyperGroup)
     settings = {f"LIMITER_{name.upper()}" for name in Settings.model_fields}

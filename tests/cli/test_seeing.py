@@ -48,7 +48,9 @@ def test_a_reservation_is_shown_with_all_that_is_known(limiter: CommandLine, sid
 
 def test_a_key_is_shown_with_its_record_its_counters_and_its_holds(limiter: CommandLine, sidecar: FakeSidecar) -> None:
     for _ in range(2):
-        sidecar.answers("ListScopes", pb.ListScopesResponse(scopes=[pb.ScopeStatus(scope=BOT, limits=[spend()])]))
+        sidecar.answers(
+            "ListScopes", pb.ListScopesResponse(scopes=[pb.ScopeStatus(scope=BOT, limits=[spend(overage=250_000_000)])])
+        )
         sidecar.answers("ListKeys", pb.ListKeysResponse(keys=[key()]))
         sidecar.answers("ListReservations", pb.ListReservationsResponse(reservations=[held()]))
 
@@ -56,10 +58,11 @@ def test_a_key_is_shown_with_its_record_its_counters_and_its_holds(limiter: Comm
     printed = limiter.run("inspect", BOT, "--format", "json").json
 
     assert output.row("secrets", "…JvBY")
-    assert output.row("daily", "20.00 USD/day", "97.5 %")
+    assert output.row("daily", "20.00 USD/day", "97.5 %", "0.25")
     assert printed["key"]["key"] == BOT
     assert printed["open_reservations"] == [RESERVATION]
-    assert printed["scopes"][0]["limits"][0]["remaining_usd"] == "0.499999999"
+    (limit,) = printed["scopes"][0]["limits"]
+    assert (limit["remaining_usd"], limit["overage_usd"]) == ("0.499999999", "0.25")
 
 
 def test_a_scope_that_nobody_knows_is_not_found(limiter: CommandLine, sidecar: FakeSidecar) -> None:

@@ -70,8 +70,28 @@ def test_what_is_used_most_stands_above(limiter: CommandLine, sidecar: FakeSidec
     assert [line.split()[1] for line in by_name.lines[2:4]] == ["monthly", "daily"]
     assert sidecar.requests("ListScopes")[0].scope == "acme"
     assert by_use.row("daily") == [
-        *("acme/search/bot", "daily", "20.00 USD/day", "19.000000001", "0.50", "0.499999999", "97.5 %", "0"),
+        *("acme/search/bot", "daily", "20.00 USD/day", "19.000000001", "0.50", "0.499999999", "97.5 %", "0.00", "0"),
     ]
+
+
+def test_what_was_charged_above_the_holds_is_shown(limiter: CommandLine, sidecar: FakeSidecar) -> None:
+    sidecar.answers("ListScopes", *(scopes(overage=1_250_000_001) for _ in range(3)))
+
+    assert limiter.run("top", "--once").row("daily")[-2:] == ["1.250000001", "0"]
+    (_, scope) = limiter.run("top", "--format", "json").json["scopes"]
+    assert (scope["limits"][0]["overage"], scope["limits"][0]["overage_usd"]) == (1_250_000_001, "1.250000001")
+
+
+def test_a_narrow_terminal_does_without_the_overage(
+    limiter: CommandLine, sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar.answers("ListScopes", scopes(overage=1_250_000_001))
+    monkeypatch.setenv("COLUMNS", "100")
+
+    output = limiter.run("top", "--once")
+
+    assert "overage" not in output.out
+    assert output.row("daily")[-3:] == ["0.499999999", "97.5 %", "0"]
 
 
 def test_a_pipe_gets_one_look(limiter: CommandLine, sidecar: FakeSidecar) -> None:
@@ -105,7 +125,7 @@ def test_without_metrics_there_is_no_word_of_refusals(address: str, limiter: Com
 def test_a_ceiling_of_nothing_is_full(limiter: CommandLine, sidecar: FakeSidecar) -> None:
     sidecar.answers("ListScopes", scopes(limit_value=0, settled=0, held=0, remaining=0))
 
-    assert limiter.run("top", "--once").row("daily")[-2] == "100.0 %"
+    assert limiter.run("top", "--once").row("daily")[-3] == "100.0 %"
 
 
 def test_on_a_terminal_it_refreshes_in_place_and_outlives_a_sidecar_that_is_away(sidecar: FakeSidecar) -> None:
