@@ -1,10 +1,11 @@
 """The access log service: how each call ended, told by Envoy after the fact, many at a time.
 
-It settles streams by those of their events that the Lua filter of deploy/envoy/ kept, which are read here, else by
-what `envoy.filters.http.ai_protocol_manager` (Envoy ≥ 1.40) counted: that tells neither the tier of the answer nor
-its searches, and nothing of a stream that its client left. Whatever else nobody settled: calls that never reached
-the provider or that it refused are released, those that broke off are settled by the policy's on_abort. What
-ext_proc has settled before stays as it is.
+It settles streams by those of their events that the Lua filter of deploy/envoy/ kept, which are read here, and JSON
+answers of most providers likewise, else by what `envoy.filters.http.ai_protocol_manager` (Envoy ≥ 1.40) counted: that
+tells neither the tier of the answer nor its searches, and nothing of a stream that its client left. Answers that
+tell no usage by their nature, such as speech, are charged as they were asked for. Whatever else nobody settled: calls
+that never reached the provider or that it refused are released, those that broke off are settled by the policy's
+on_abort. What ext_proc has settled before stays as it is.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from limiter.domain.calls import Outcome, Usage
+from limiter.domain.calls import Outcome, ProviderResponse, Usage
 from limiter.domain.errors import InvalidArgument
 from limiter.envoy.deliveries import Deliveries
-from limiter.envoy.grants import Grant, read_events, read_grant, read_token_count
+from limiter.envoy.grants import Grant, read_events, read_grant, read_kept_answer, read_token_count
 from limiter.envoy.settling import Ending, Released, Settling, of_reading, of_usage
 from limiter.envoy.v3 import access_log_pb2 as pb
 from limiter.envoy.v3 import base_pb2
-from limiter.pricing.answers import read_stream, usage_so_far
-from limiter.pricing.reading import ResponseReading
+from limiter.pricing.answers import ResponseReading, is_used_as_asked, read_response, read_stream, usage_so_far
 from limiter.service.calls import BrokenOff
 
 WAY: Final = "access_log"
@@ -141,15 +141,17 @@ def ending_of(entry: pb.HTTPAccessLogEntry) -> Ending | None:
 def _of_answer(grant: Grant, entry: pb.HTTPAccessLogEntry) -> Ending:
     """How a call ended that the provider may have billed: by its usage, the best that is told of it."""
     common = entry.common_properties
+    answered = 200 <= entry.response.response_code.value < 300
+    broken = not answered or _is_any(common.response_flags, (*_LEFT, *_FAILED))
     read, seen = _read_events(grant, common.metadata)
-    if read is not None and read.usage is not None:
+    if read is None:
+        read = _read_answer(grant, entry, whole=not broken)
+    if read is not None and (read.usage is not None or read.as_asked):
         return of_reading(grant.name, read)
     count = read_token_count(common.metadata)
     if count is not None and count.usage is not None and count.complete:
         return of_usage(grant.name, count.usage, count.model)
-    answered = 200 <= entry.response.response_code.value < 300
     passed = entry.response.response_body_bytes if answered else 0
-    broken = not answered or _is_any(common.response_flags, (*_LEFT, *_FAILED))
     return BrokenOff(
         grant.name,
         usage_seen=seen if count is None or count.usage is None else count.usage,
@@ -172,6 +174,21 @@ def _read_events(grant: Grant, metadata: base_pb2.Metadata) -> tuple[ResponseRea
         _log.warning("access_log.answer_unreadable", reservation=str(grant.name), reason=str(error))
         return None, None
     return read, usage_so_far(stream, provider=grant.provider) if read.usage is None else read.usage
+
+
+def _read_answer(grant: Grant, entry: pb.HTTPAccessLogEntry, *, whole: bool) -> ResponseReading | None:
+    """What an answer says by what Envoy has kept of it or, if it came whole, by its type; None if that is nothing."""
+    content_type = entry.response.response_headers.get("content-type", "")
+    kept = read_kept_answer(entry.common_properties.metadata)
+    if not kept:
+        asked = whole and is_used_as_asked(content_type)
+        return ResponseReading("", None, "", as_asked=True) if asked else None
+    try:
+        return read_response(provider=grant.provider, response=ProviderResponse(200, content_type, kept))
+    except InvalidArgument as error:
+        if whole:
+            _log.warning("access_log.answer_unreadable", reservation=str(grant.name), reason=str(error))
+        return None
 
 
 def _is_end(common: pb.AccessLogCommon) -> bool:

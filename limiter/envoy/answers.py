@@ -40,7 +40,7 @@ def allowed(
     """Let a request go on: with the provider's credential, without some headers; `tell` goes to the client."""
     response = ext_authz_pb2.CheckResponse()
     granted = response.ok_response
-    if credential is not None:
+    if credential is not None and credential.header:
         _add(granted.headers, credential.header, credential.value)
     granted.headers_to_remove.extend(remove)
     if remove_parameters:
@@ -59,15 +59,17 @@ def note_grant(response: ext_authz_pb2.CheckResponse, verdict: Granted, provider
         fields[MAX_OUTPUT_TOKENS].number_value = verdict.max_output_tokens
 
 
-def note_body(response: ext_authz_pb2.CheckResponse, reading: CallReading, *, tags: bool, plain: bool) -> None:
+def note_body(
+    response: ext_authz_pb2.CheckResponse, reading: CallReading, verdict: Granted, *, tags: bool, plain: bool
+) -> None:
     """Leave what the body asks for and what it lacks. `plain`: it is not encoded, so that it can be changed."""
     fields = response.dynamic_metadata.fields
     if reading.stream:
         fields[STREAM].bool_value = True
     if not plain:
         return
-    if reading.max_output_tokens is None and reading.output_field:
-        fields[MAX_OUTPUT_FIELD].string_value = reading.output_field
+    if verdict.output_field:
+        fields[MAX_OUTPUT_FIELD].string_value = verdict.output_field
     if reading.usage_unasked:
         fields[INCLUDE_USAGE].bool_value = True
     if tags:
@@ -81,7 +83,7 @@ def refused(refusal: Refusal, dialect: Dialect, *, tell: Iterable[tuple[str, str
     answer = response.error_response if refusal.status == 503 else response.denied_response
     answer.status.code = refusal.status
     answer.body = refusals.body(refusal, dialect)
-    for name, value in (*refusals.headers(refusal), *tell):
+    for name, value in (*refusals.headers(refusal, dialect), *tell):
         _add(answer.headers, name, value)
     return response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -27,7 +28,7 @@ from limiter.envoy.settling import Settling
 from limiter.envoy.tags import check_body_tags, parse_tags
 from limiter.envoy.v3 import ext_authz_pb2
 from limiter.pricing.encodings import is_encoded
-from limiter.pricing.hosts import Endpoint, endpoint
+from limiter.pricing.hosts import Endpoint, endpoint, is_free
 from limiter.pricing.reading import CallReading, read_request
 from limiter.service.calls import Principal, ReserveCall
 from limiter.service.service import Service
@@ -43,6 +44,12 @@ _FOR_THE_WAY: Final = 0.1
 _NO_FINGERPRINT: Final = bytes(16)
 _ENCODING: Final = "accept-encoding"
 _MODELS: Final = "/v1/models"
+
+#: What some servers take for a slash: a path may lead elsewhere there.
+_HIDDEN_SLASH: Final = re.compile("%2f|%5c", re.IGNORECASE)
+
+#: How forms with files begin.
+_FORM: Final = b"--"
 
 #: Whose account is charged at the provider is not the client's to say.
 _ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project")
@@ -150,7 +157,7 @@ class Authorization:
             response = self._allowed(http, verdict, await self._rates(verdict.limits))
             answers.note_grant(response, verdict, call.provider)
             if asked.reading is not None:
-                answers.note_body(response, asked.reading, tags=asked.body_tags, plain=asked.plain)
+                answers.note_body(response, asked.reading, verdict, tags=asked.body_tags, plain=asked.plain)
             self._check_in_time(context, remaining_s)
             self._deliveries.sent(http.headers.get(REQUEST_ID, ""), name)
         except Exception:
@@ -199,7 +206,7 @@ class Authorization:
             return _Asked(call)
         where = _endpoint(http)
         if http.is_cut:
-            if not isinstance(options.partial_body, PartialBody):
+            if not isinstance(options.partial_body, PartialBody) or not where.is_known:
                 message = "the request is too large: its body did not reach the limiter whole"
                 raise _Refused(413, refusals.TOO_LARGE, message)
             # What the body asks for cannot be known: no model, so no limits of models either.
@@ -207,7 +214,8 @@ class Authorization:
             return _Asked(call)
         encoding = http.headers.get("content-encoding", "")
         plain, body = not is_encoded(encoding), open_body(http.body, encoding)
-        reading = read_request(ProviderRequest(http.host, http.path, body))
+        content_type = http.headers.get("content-type", "") if body.startswith(_FORM) else ""
+        reading = read_request(ProviderRequest(http.host, http.path, body, content_type))
         if reading.in_background:
             message = "background: nobody would tell what the call has used; leave it out, or stream the answer"
             raise _Refused(400, refusals.INVALID, message, field="background")
@@ -220,6 +228,7 @@ class Authorization:
             )
             raise _Refused(415, refusals.INVALID, message)
         call.size, call.provider = reading, reading.provider
+        call.caps_output = plain and self._options.request_changes.max_output_tokens
         return _Asked(call, reading, body_tags, plain)
 
     def _changes(self, reading: CallReading, *, body_tags: bool) -> bool:
@@ -258,8 +267,9 @@ class Authorization:
 def _costs_nothing(http: HttpRequest, options: EnvoyOptions) -> bool:
     """Whether only rate limits count. Raises _Refused for a look into the provider's account that is not offered."""
     if http.method not in _READING or "upgrade" in http.headers:
-        return http.path in options.free_paths
+        return http.path in options.free_paths or is_free(http.host, http.path)
     listing = http.method == "GET" and (http.path == _MODELS or http.path.startswith(f"{_MODELS}/"))
+    listing = listing and _HIDDEN_SLASH.search(http.path) is None
     if options.other_requests == "refuse" or (options.other_requests == "models" and not listing):
         message = f"{http.method} {http.path} is not offered here (other_requests)"
         raise _Refused(403, refusals.NOT_OFFERED, message)

@@ -15,7 +15,7 @@ _SECRET_MAX = 8192
 
 
 class Credential(NamedTuple):
-    """A header that the provider wants, with its value."""
+    """A header that the provider wants, with its value; without a name, another filter signs the request."""
 
     header: str
     value: str
@@ -38,6 +38,8 @@ class Credentials:
 
 
 def _read(option: UpstreamCredential, index: int) -> Credential:
+    if option.signed:
+        return Credential("", "")
     if option.env is not None:
         field, source, secret = "env", option.env, os.environ.get(option.env, "").strip()
     else:

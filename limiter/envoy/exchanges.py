@@ -10,14 +10,13 @@ from limiter.domain.calls import BODY_MAX_BYTES, Outcome, ProviderResponse
 from limiter.domain.errors import InvalidArgument
 from limiter.envoy import refusals
 from limiter.envoy.grants import Grant, read_grant, read_token_count
+from limiter.envoy.headers import count_in, header_text, set_header
 from limiter.envoy.options import EnvoyOptions
 from limiter.envoy.refusals import Dialect, Refusal
-from limiter.envoy.requests import count_in, header_text
 from limiter.envoy.rewriting import rewritten
 from limiter.envoy.settling import Ending, Released, of_reading, of_usage
-from limiter.envoy.v3 import base_pb2
 from limiter.envoy.v3 import ext_proc_pb2 as pb
-from limiter.pricing.answers import read_response, read_stream, usage_so_far
+from limiter.pricing.answers import ResponseReading, is_used_as_asked, read_response, read_stream, usage_so_far
 from limiter.pricing.encodings import decoded
 from limiter.pricing.streams import StreamReader, is_stream, media_type
 from limiter.service.calls import BrokenOff
@@ -59,6 +58,7 @@ class Exchange:
         self._content_type = ""
         self._encoding = ""
         self._stream: StreamReader | None = None
+        self._pieces: bytearray | None = None  # of JSON that comes as a stream
         self._passed = 0
         self._whole = False
         self._buffered = False
@@ -164,19 +164,23 @@ class Exchange:
         return response
 
     def _mode(self) -> pb.ProcessingMode.BodySendMode:
-        length = self._length
-        kind = media_type(self._content_type)
-        if is_stream(self._content_type):
-            if not self._reads_streams:
-                return pb.ProcessingMode.NONE
-            self._stream = StreamReader(self._content_type, encoding=self._encoding)
-            return pb.ProcessingMode.STREAMED
-        if kind != "application/json" and not kind.endswith("+json"):
-            return pb.ProcessingMode.NONE
-        if length is not None and length > BUFFERED_MAX_BYTES:
+        length, kind = self._length, media_type(self._content_type)
+        is_json = kind == "application/json" or kind.endswith("+json")
+        if is_stream(kind):
+            if self._reads_streams:
+                self._stream = StreamReader(kind, encoding=self._encoding)
+        elif is_json and length is None and self.grant is not None and self.grant.stream:
+            # A stream in all but its name, such as Gemini's list: its client shall not wait for the end of it.
+            if self._reads_streams:
+                self._pieces = bytearray()
+        elif is_json and length is not None and length > BUFFERED_MAX_BYTES:
             _log.warning("ext_proc.answer_too_large", bytes=length)
+        else:
+            self._buffered = is_json
+        if self._stream is not None or self._pieces is not None:
+            return pb.ProcessingMode.STREAMED
+        if not self._buffered:
             return pb.ProcessingMode.NONE
-        self._buffered = True
         fits = length is not None and length <= _FITS_BYTES
         return pb.ProcessingMode.BUFFERED if fits else pb.ProcessingMode.BUFFERED_PARTIAL
 
@@ -186,6 +190,8 @@ class Exchange:
         self._whole = self._whole or body.end_of_stream
         if self._stream is not None:
             self._stream.feed(body.body)
+        elif self._pieces is not None and self._passed <= BUFFERED_MAX_BYTES:
+            self._pieces += body.body
 
     def response_trailers(self, message: pb.ProcessingRequest) -> None:
         """Take the trailers: all of the answer has passed, and Envoy's own reader may have told its usage."""
@@ -211,23 +217,25 @@ class Exchange:
         if self.grant is None or self._ended:
             return None
         self._ended = True
+        ending = self._read(self.grant, body)
+        if ending is not None or (not self._whole and not self._reads_streams):
+            return ending
+        return BrokenOff(self.grant.name, output_bytes=len(body), outcome=Outcome.COMPLETED)
+
+    def _read(self, grant: Grant, body: bytes) -> Ending | None:
+        """How a call ended by its answer, if that can be read."""
         plain = decoded(body, self._encoding)
-        if plain is not None:
-            try:
-                reading = read_response(
-                    provider=self.grant.provider,
-                    response=ProviderResponse(self._status, self._content_type, plain),
-                )
-            except InvalidArgument as error:
-                reason = str(error) if self._whole else "too large for Envoy's buffer"
-                _log.warning("ext_proc.answer_unreadable", reservation=str(self.grant.name), reason=reason)
-            else:
-                return of_reading(self.grant.name, reading, output_bytes=len(plain))
-        else:
+        if plain is None:
             _log.warning("ext_proc.encoding_unreadable", encoding=self._encoding[:40])
-        if not self._whole and not self._reads_streams:
             return None
-        return BrokenOff(self.grant.name, output_bytes=len(plain or body), outcome=Outcome.COMPLETED)
+        try:
+            response = ProviderResponse(self._status, self._content_type, plain)
+            reading = read_response(provider=grant.provider, response=response)
+        except InvalidArgument as error:
+            reason = str(error) if self._whole else "it is not whole, or too large for Envoy's buffer"
+            _log.warning("ext_proc.answer_unreadable", reservation=str(grant.name), reason=reason)
+            return None
+        return of_reading(grant.name, reading, output_bytes=len(plain))
 
     def at_close(self) -> Ending | None:
         """How the call ended, now that Envoy sends no more; None: nothing to do, or the access log's to say.
@@ -249,10 +257,16 @@ class Exchange:
     def _of_answer(self, grant: Grant) -> Ending | None:
         if self._stream is not None:
             return self._of_stream(grant, self._stream)
+        if self._pieces is not None:
+            outcome = Outcome.COMPLETED if self._whole else Outcome.ABORTED
+            passed = self._passed // _STREAM_BYTES_PER_TEXT
+            return self._read(grant, bytes(self._pieces)) or BrokenOff(grant.name, output_bytes=passed, outcome=outcome)
         if not self._status or (not self._reads_streams and not self._whole):
             return None  # the access log knows whether the provider was reached
         # An answer that is not looked into (no text at all, empty, too large), or none that came whole.
         passed_by = 200 <= self._status < 300 and not self._buffered
+        if passed_by and is_used_as_asked(self._content_type):
+            return of_reading(grant.name, ResponseReading("", None, "", as_asked=True))
         outcome = Outcome.COMPLETED if passed_by else Outcome.ABORTED
         # What was not looked into, or had not come yet, the provider may have written all the same.
         output_bytes = max(self._passed, self._length or 0)
@@ -264,7 +278,8 @@ class Exchange:
             stream.finish()
         if stream.unreadable:
             _log.warning("ext_proc.encoding_unreadable", encoding=self._encoding[:40])
-        passed = self._passed // _STREAM_BYTES_PER_TEXT if stream.unreadable else stream.output_bytes
+        unseen = stream.unreadable or stream.skipped > 0
+        passed = self._passed // _STREAM_BYTES_PER_TEXT if unseen else stream.output_bytes
         try:
             reading = read_stream(stream, provider=grant.provider)
         except InvalidArgument as error:
@@ -281,11 +296,3 @@ class Exchange:
             provider_request_id=reading.provider_request_id,
             outcome=Outcome.COMPLETED if complete else Outcome.ABORTED,
         )
-
-
-def set_header(mutation: pb.HeaderMutation, name: str, value: str) -> None:
-    """Set a header, in place of any of that name."""
-    option = mutation.set_headers.add()
-    option.header.key = name
-    option.header.raw_value = value.encode()
-    option.append_action = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD

@@ -14,6 +14,7 @@ from limiter.domain.reservations import ReservationName
 from limiter.envoy import answers
 from limiter.envoy.v3 import ai_pb2, base_pb2
 from limiter.pricing.streams import StreamReader
+from limiter.pricing.suspicion import settled_reading
 
 #: The namespace that Envoy puts a Check's metadata into. No client can write there.
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
@@ -21,9 +22,11 @@ AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 #: What `envoy.filters.http.ai_protocol_manager` read in an answer.
 TOKEN_USAGE: Final = "envoy.ai.token_usage"  # noqa: S105 - a name, no secret
 
-#: Where the Lua filter of deploy/envoy/ leaves the events of a stream that tell its usage, as they came.
+#: Where the Lua filter of deploy/envoy/ leaves the events of a stream that tell its usage, as they came, or a JSON
+#: answer without its long texts.
 EVENTS_NAMESPACE: Final = "limiter"
 EVENTS: Final = "events"
+ANSWER: Final = "answer"
 _EVENTS_TYPE: Final = "text/event-stream"
 
 
@@ -100,21 +103,24 @@ def read_events(metadata: base_pb2.Metadata) -> StreamReader | None:
     return stream
 
 
+def read_kept_answer(metadata: base_pb2.Metadata) -> bytes:
+    """The JSON answer that Envoy has kept, without its long texts; b"": it kept none."""
+    fields = metadata.filter_metadata.get(EVENTS_NAMESPACE)
+    return b"" if fields is None else _text(fields, ANSWER).encode()
+
+
 def _usage(told: ai_pb2.TokenUsage) -> Usage:
     details = told.input_token_details
-    read, written = details.cached_tokens.value, details.cache_creation_tokens.value
-    # Counts include their parts; where they cannot, the parts were counted beside them.
-    input_tokens = told.input_tokens.value
-    if read + written > input_tokens:
-        input_tokens += read + written
-    output_tokens = told.output_tokens.value
-    return Usage(
-        input_tokens=min(input_tokens, COUNT_MAX),
-        output_tokens=min(output_tokens, COUNT_MAX),
-        cache_read_tokens=min(read, COUNT_MAX),
-        cache_write_tokens=min(written, COUNT_MAX),
-        reasoning_tokens=min(told.output_token_details.reasoning_tokens.value, output_tokens, COUNT_MAX),
+    counted = Usage(
+        input_tokens=min(told.input_tokens.value, COUNT_MAX),
+        output_tokens=min(told.output_tokens.value, COUNT_MAX),
+        cache_read_tokens=min(details.cached_tokens.value, COUNT_MAX),
+        cache_write_tokens=min(details.cache_creation_tokens.value, COUNT_MAX),
+        reasoning_tokens=min(told.output_token_details.reasoning_tokens.value, COUNT_MAX),
     )
+    # Envoy passes on what providers count beside their input and output: here it is no contradiction.
+    usage, _ = settled_reading(counted)
+    return usage
 
 
 def _text(fields: Struct, name: str) -> str:

@@ -8,6 +8,7 @@
     upstream_credentials:
       - {host: api.openai.com, env: OPENAI_API_KEY}
       - {host: api.anthropic.com, header: x-api-key, file: /run/secrets/anthropic}
+      - {host: "bedrock-runtime.*.amazonaws.com", signed: true}
     partial_body: {hold_usd: 5.00}                # or refuse
     other_requests: models                        # or rate_limits, or refuse
     free_paths: [/v1/moderations]
@@ -98,12 +99,14 @@ class UpstreamCredential(Part):
     """The file that has the key; white space around it is not part of it."""
     prefix: str | None = None
     """What stands before the key; `Bearer ` in authorization, else nothing."""
+    signed: Switch = False
+    """No key from here: a filter after ext_authz signs the request, as AWS wants it; the caller's key is taken out."""
 
     @classmethod
     def together(cls, data: dict[str, Any]) -> Iterator[tuple[Place, str]]:
         """Yield a mistake unless there is one source."""
-        if ("env" in data) == ("file" in data):
-            yield (), "name env or file, one of them"
+        if ("env" in data) + ("file" in data) + bool(data.get("signed")) != 1:
+            yield (), "name env or file, one of them, or say signed: true"
 
 
 class PartialBody(Part):

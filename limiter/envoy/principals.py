@@ -19,7 +19,7 @@ SECRET_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-ke
 
 #: Gemini's clients may put it into the query.
 SECRET_PARAMETER: Final = "key"  # noqa: S105 - the name of a parameter
-_PARAMETER_HOST: Final = "generativelanguage.googleapis.com"
+_PARAMETER_HOSTS: Final = ("generativelanguage.googleapis.com", "aiplatform.googleapis.com")
 
 
 class NoPrincipal(Exception):
@@ -47,7 +47,7 @@ def principal(
 
 def asks_by_query(request: HttpRequest) -> bool:
     """Whether this host's clients may show their key in the query."""
-    return request.host.lower().partition(":")[0] == _PARAMETER_HOST
+    return request.host.lower().partition(":")[0] in _PARAMETER_HOSTS
 
 
 def _secrets(request: HttpRequest) -> set[str]:

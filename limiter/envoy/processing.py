@@ -25,7 +25,8 @@ from typing import Any, Final
 import structlog
 
 from limiter.domain.money import format_usd
-from limiter.envoy.exchanges import Exchange, set_header
+from limiter.envoy.exchanges import Exchange
+from limiter.envoy.headers import set_header
 from limiter.envoy.options import EnvoyOptions
 from limiter.envoy.settling import Settling
 from limiter.envoy.v3 import ext_proc_pb2 as pb

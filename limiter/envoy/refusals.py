@@ -26,6 +26,8 @@ class Dialect(Enum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    BEDROCK = "bedrock"
+    COHERE = "cohere"
 
 
 class Refusal(NamedTuple):
@@ -54,6 +56,10 @@ def dialect_of(host: str, path: str) -> Dialect:
     """The dialect of a path; the provider's own paths decide before its name, as many offer another's interface."""
     if path.endswith(("/messages", "/messages/count_tokens", "/messages/batches")) or host.startswith("api.anthropic."):
         return Dialect.ANTHROPIC
+    if path.startswith(("/v2/chat", "/v2/embed", "/v2/rerank")) or host.startswith("api.cohere."):
+        return Dialect.COHERE
+    if "/model/" in path and path.endswith(_BEDROCK_ENDS):
+        return Dialect.BEDROCK
     if "/openai/" not in path and (("/models/" in path and ":" in path) or host.startswith("generativelanguage.")):
         return Dialect.GEMINI
     return Dialect.OPENAI
@@ -65,9 +71,11 @@ def body(refusal: Refusal, dialect: Dialect) -> str:
     return json.dumps({**error, "limiter": _facts(refusal)}, ensure_ascii=False, separators=(",", ":"))
 
 
-def headers(refusal: Refusal) -> list[tuple[str, str]]:
-    """The headers that tell a client whether, and when, to try again."""
+def headers(refusal: Refusal, dialect: Dialect) -> list[tuple[str, str]]:
+    """The headers that tell a client what it is, whether to try again, and when."""
     found = [("content-type", "application/json")]
+    if dialect is Dialect.BEDROCK:  # by which AWS's clients tell one error from another
+        found.append(("x-amzn-errortype", _BEDROCK.get(refusal.status, "ValidationException")))
     if refusal.retry_after_ms is not None:
         found.append(("retry-after", str(max(1, -(-refusal.retry_after_ms // 1000)))))
     if not refusal.retryable:
@@ -90,7 +98,19 @@ def _gemini(refusal: Refusal) -> dict[str, Any]:
     return {"error": {"code": refusal.status, "message": refusal.message, "status": status}}
 
 
-_WRITERS: Final = {Dialect.OPENAI: _openai, Dialect.ANTHROPIC: _anthropic, Dialect.GEMINI: _gemini}
+def _message(refusal: Refusal) -> dict[str, Any]:
+    return {"message": refusal.message}
+
+
+_WRITERS: Final = {
+    Dialect.OPENAI: _openai,
+    Dialect.ANTHROPIC: _anthropic,
+    Dialect.GEMINI: _gemini,
+    Dialect.BEDROCK: _message,
+    Dialect.COHERE: _message,
+}
+
+_BEDROCK_ENDS: Final = ("/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream", "/count-tokens")
 
 #: type and code, as OpenAI has them where it knows the like.
 _OPENAI: Final = {
@@ -114,6 +134,13 @@ _ANTHROPIC: Final = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "api_error",
+}
+_BEDROCK: Final = {
+    401: "UnrecognizedClientException",
+    402: "ServiceQuotaExceededException",
+    403: "AccessDeniedException",
+    429: "ThrottlingException",
+    503: "ServiceUnavailableException",
 }
 _GEMINI: Final = {
     401: "UNAUTHENTICATED",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from limiter.envoy.headers import count_in, header_text
 from limiter.envoy.v3 import base_pb2, ext_authz_pb2
 
 #: What a route may tell of itself in context_extensions: the provider's host, and what stands before its paths here.
@@ -53,11 +54,6 @@ def read_check(request: ext_authz_pb2.CheckRequest) -> HttpRequest:
     )
 
 
-def header_text(header: base_pb2.HeaderValue) -> str:
-    """The value of a header, in whichever field it came; bytes that are no UTF-8 become U+FFFD."""
-    return header.value or header.raw_value.decode("utf-8", "replace")
-
-
 def _raw_headers(headers: base_pb2.HeaderMap) -> dict[str, str]:
     """Headers by name; one that was sent several times has its values in a row, as Envoy writes them otherwise."""
     found: dict[str, str] = {}
@@ -65,8 +61,3 @@ def _raw_headers(headers: base_pb2.HeaderMap) -> dict[str, str]:
         name, value = header.key.lower(), header_text(header)
         found[name] = f"{found[name]},{value}" if name in found else value
     return found
-
-
-def count_in(text: str) -> int | None:
-    """The count that a header's value is; None if it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

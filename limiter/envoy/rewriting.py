@@ -15,11 +15,12 @@ _DECODER: Final = json.JSONDecoder()
 
 
 class _Member(NamedTuple):
-    """A member of the top-level object: its name, its value, and the text of both."""
+    """A member of an object: its name, its value, the text of both, and that of the value."""
 
     name: str
     value: Any
     text: str
+    written: str
 
 
 def rewritten(body: bytes, grant: Grant, *, include_usage: bool, max_output_tokens: bool) -> bytes | None:
@@ -37,15 +38,44 @@ def rewritten(body: bytes, grant: Grant, *, include_usage: bool, max_output_toke
     if include_usage and grant.include_usage:
         options = told.get("stream_options")
         wanted["stream_options"] = (options if isinstance(options, dict) else {}) | {"include_usage": True}
-    field = grant.max_output_field
-    if max_output_tokens and field and grant.max_output_tokens and told.get(field) is None:
-        wanted[field] = grant.max_output_tokens
     gone = _without_tags(told.get("metadata"), wanted)
-    if not wanted and not gone:
+    if gone:
+        members = [member for member in members if member.name != "metadata"]
+    bounded = max_output_tokens and grant.max_output_field and grant.max_output_tokens
+    within = _bounded(members, grant.max_output_field, grant.max_output_tokens) if bounded else None
+    if not wanted and not gone and within is None:
         return None
-    kept = [member.text for member in members if member.name not in wanted and not (gone and member.name == "metadata")]
+    return _joined(members if within is None else within, wanted).encode()
+
+
+def _bounded(members: list[_Member], field: str, most: int) -> list[_Member] | None:
+    """The members with `most` in `field`, which may be inside of others (a.b); None: a bound is there already."""
+    name, _, inner = field.partition(".")
+    there = next((member for member in members if member.name == name), None)
+    if not inner:
+        if there is not None and there.value is not None:
+            return None
+        value = str(most)
+    elif there is None or there.value is None:
+        value = json.dumps({inner: most})
+    elif isinstance(there.value, dict):
+        within = _bounded(_members(there.written), inner, most)
+        if within is None:
+            return None
+        value = _joined(within, {})
+    else:
+        return None  # the provider refuses such a request
+    written = _Member(name, most, f"{json.dumps(name)}: {value}", value)
+    if there is not None and there.value is not None:
+        return [written if member is there else member for member in members]
+    return [*(member for member in members if member is not there), written]
+
+
+def _joined(members: list[_Member], wanted: Mapping[str, Any]) -> str:
+    """The text of an object of these members, and of `wanted` in the place of those of its names."""
+    kept = [member.text for member in members if member.name not in wanted]
     added = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items()]
-    return f"{{{', '.join(kept + added)}}}".encode()
+    return f"{{{', '.join(kept + added)}}}"
 
 
 def _without_tags(metadata: object, wanted: dict[str, Any]) -> bool:
@@ -82,9 +112,9 @@ def _members(text: str) -> list[_Member]:
             at = expect(",", at)
         start = at
         name, at = scanstring(text, at + 1) if text[at] == '"' else _no_name(at)
-        at = expect(":", skip(at))
-        value, at = _DECODER.raw_decode(text, at)
-        members.append(_Member(name, value, text[start:at]))
+        begins = expect(":", skip(at))
+        value, at = _DECODER.raw_decode(text, begins)
+        members.append(_Member(name, value, text[start:at], text[begins:at]))
         at = skip(at)
     if skip(at + 1) != len(text):
         raise ValueError("more text after the end")

@@ -48,7 +48,7 @@ Ending = SettleCall | BrokenOff | Released
 
 def of_reading(name: ReservationName, reading: ResponseReading, *, output_bytes: int = 0) -> Ending:
     """The end of a call whose answer was read to its end."""
-    if reading.usage is None:
+    if reading.usage is None and not reading.as_asked:
         return BrokenOff(
             name,
             output_bytes=output_bytes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from limiter.domain.calls import TAG_NAME, TAG_NAME_MAX, TAG_VALUE_MAX, TAGS_MAX
@@ -38,4 +37,4 @@ def check_body_tags(reading: CallReading, given: Tags) -> CallReading:
             remedy = f"name a tag by 1 to {TAG_NAME_MAX} of A-Z a-z 0-9 _ . -"
             raise InvalidArgument("metadata.tags", name, remedy)
     named = {name for name, _ in given}
-    return replace(reading, tags=tuple(tag for tag in dict(reading.tags).items() if tag[0] not in named))
+    return reading._replace(tags=tuple(tag for tag in dict(reading.tags).items() if tag[0] not in named))

@@ -10,7 +10,7 @@ import pytest
 
 from limiter.domain.calls import BODY_MAX_BYTES
 from limiter.domain.reservations import State
-from tests.envoy.checks import CHAT, CHAT_PATH, GOOGLE, MESSAGES_PATH, POLICY, Front
+from tests.envoy.checks import CHAT, CHAT_PATH, GOOGLE, MESSAGES_PATH, OPENAI, POLICY, Front
 
 GOOD = b'{"model": "gpt-4o", "messages": []}'
 BOUND = b'{"model": "gpt-4o", "messages": [], "max_completion_tokens": 9}'
@@ -166,6 +166,8 @@ async def test_requests_that_only_read_can_be_refused(front: Front) -> None:
         ("GET", "/v1/models", 200),
         ("GET", "/v1/models/gpt-4o", 200),
         ("GET", "/v1/modelsandmore", 403),
+        ("GET", "/v1/models/..%2Ffiles", 403),  # some servers take it for a slash
+        ("GET", "/v1/models/..%5cfiles", 403),
         ("DELETE", "/v1/models/ft:mine", 403),
         ("GET", "/v1/files/of-another", 403),
         ("GET", "/v1/responses/of-another", 403),
@@ -215,18 +217,19 @@ async def test_a_body_of_very_many_parts_is_refused(front: Front) -> None:
 @pytest.mark.parametrize(
     ("told", "shape"),
     [
-        ({"path": "/v1/images/generations"}, "openai"),
+        ({"path": "/v1/files"}, "openai"),
         ({"path": "/v1/chat/completions/"}, "openai"),
         ({"path": "//v1/chat/completions"}, "openai"),
         ({"path": "/v1/chat/%63ompletions"}, "openai"),
         ({"path": ""}, "openai"),
-        ({"host": "api.openai.com.evil.example"}, "openai"),
+        ({"host": "api.openai.com.evil.example", "path": "/v1/files"}, "openai"),
         ({"host": ""}, "openai"),
         ({"method": "PUT", "path": "/v1/files"}, "openai"),
         ({"method": "CONNECT", "path": ""}, "openai"),
         ({"method": "GET", "path": "/v1/realtime", "headers": {"upgrade": "websocket"}}, "openai"),
-        ({"path": MESSAGES_PATH, "host": "api.anthropic.example"}, "anthropic"),
-        ({"path": "/v1beta/models/x:predict", "host": GOOGLE}, "gemini"),
+        ({"path": MESSAGES_PATH, "host": OPENAI}, "anthropic"),
+        ({"path": "/v1beta/models/x:embedText", "host": GOOGLE}, "gemini"),
+        ({"path": "/v1beta/models/x:batchGenerateContent", "host": GOOGLE}, "gemini"),
     ],
 )
 async def test_what_cannot_be_priced_is_refused_in_the_words_of_its_path(

@@ -19,6 +19,7 @@ from tests.envoy.checks import (
     MESSAGES,
     MESSAGES_PATH,
     OPENAI,
+    POLICY,
     Front,
     check_request,
     read_answer,
@@ -293,6 +294,19 @@ async def test_what_the_request_lacks_is_told_to_whoever_may_add_it(
 
     assert (answer.metadata.get("max_output_field"), answer.metadata.get("include_usage")) == (field, include)
     assert answer.metadata["max_output_tokens"] == (4096 if field else 100)
+
+
+@pytest.mark.parametrize(("writes", "output"), [(True, 4096), (False, 16_384)])
+async def test_a_strict_hold_relies_on_the_default_output_only_where_it_is_written_into_the_request(
+    front: Front,
+    writes: bool,  # noqa: FBT001 - whether ext_proc writes
+    output: int,
+) -> None:
+    await front.start(f"{{request_changes: {{max_output_tokens: {str(writes).lower()}}}}}")
+    secret = await front.key(POLICY.replace("acme:\n", "acme:\n        settings: {estimate: strict}\n"))
+    answer = await front.check({**CHAT, "max_completion_tokens": None}, secret=secret)
+
+    assert answer.metadata["max_output_tokens"] == output
 
 
 async def test_a_compressed_body_is_read_but_not_to_be_changed(front: Front) -> None:

@@ -24,7 +24,11 @@ def test_the_example_in_the_documentation_of_the_module_is_read(tmp_path: Path) 
 
     read = EnvoyOptions.read(tmp_path / "envoy.yaml")
 
-    assert [credential.host for credential in read.upstream_credentials] == ["api.openai.com", "api.anthropic.com"]
+    assert [credential.host for credential in read.upstream_credentials] == [
+        "api.openai.com",
+        "api.anthropic.com",
+        "bedrock-runtime.*.amazonaws.com",
+    ]
     assert getattr(read.partial_body, "hold_usd", None) == 5_000_000_000
 
 
@@ -38,6 +42,7 @@ def test_the_example_in_the_documentation_of_the_module_is_read(tmp_path: Path) 
         ("principal: {metadata: {namespace: jwt}}", "principal.metadata.path: missing"),
         ("upstream_credentials: [{env: A}]", "upstream_credentials[0].host: missing"),
         ("upstream_credentials: [{host: a.b}]", "upstream_credentials[0]: name env or file, one of them"),
+        ("upstream_credentials: [{host: a.b, env: A, signed: true}]", "upstream_credentials[0]: name env or file"),
         ("upstream_credentials: [{host: a.b, env: A, file: b}]", "upstream_credentials[0]: name env or file"),
         ("upstream_credentials: [{host: 'https://a.b', env: A}]", "upstream_credentials[0].host: 'https://a.b'"),
         ("partial_body: allow", "partial_body"),

@@ -107,6 +107,54 @@ async def test_a_json_answer_is_buffered_settled_and_tells_its_cost(ext_proc: Fi
     assert (record.state, record.basis, format_usd(record.cost)) == (State.SETTLED, Basis.USAGE, COST)
 
 
+LIST = [
+    {"candidates": [{"content": {"parts": [{"text": "Hello"}]}}], "usageMetadata": {"promptTokenCount": 200}},
+    {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 200, "candidatesTokenCount": 30}},
+]
+
+
+async def test_a_stream_that_is_written_as_a_json_list_is_not_held_back(ext_proc: Filter) -> None:
+    hold = await ext_proc.hold()
+    envoy = Envoy(hold, stream=True, provider="google")
+    (first,) = await ext_proc.pass_through(envoy.headers())
+    assert first.mode_override.response_body_mode == Mode.NONE
+    assert (await ext_proc.record(hold)).state is State.HELD  # the access log settles it
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_stream_that_is_written_as_a_json_list_is_read_as_it_passes(ext_proc: Filter, whole: bool) -> None:  # noqa: FBT001 - a parameter
+    hold = await ext_proc.hold()
+    envoy = Envoy(hold, stream=True, provider="google")
+    text = json.dumps(LIST).encode()
+    parts = [envoy.body(text[:90], end=False), envoy.body(text[90:], end=True)]
+    first, *rest = await ext_proc.pass_through(envoy.headers(), *parts[: 1 + whole], reads=True)
+    assert first.mode_override.response_body_mode == Mode.STREAMED
+    assert not any(headers_set(answer) for answer in rest)
+    record = await ext_proc.record(hold)
+    assert record.basis is (Basis.USAGE if whole else Basis.ESTIMATED)
+    assert format_usd(record.cost) == COST if whole else INPUT < record.cost < HELD
+
+
+async def test_a_stream_with_an_event_that_is_too_large_is_estimated_by_all_that_passed(ext_proc: Filter) -> None:
+    hold = await ext_proc.hold()
+    envoy = Envoy(hold, stream=True)
+    image = b'data: {"b64_json": "' + b"A" * 5_000_000 + b'", "usage": {}}\n\n'
+    await ext_proc.pass_through(envoy.headers(SSE), envoy.body(image), reads=True)
+    record = await ext_proc.record(hold)
+    assert (record.basis, record.cost) == (Basis.ESTIMATED, HELD)
+
+
+@pytest.mark.parametrize("content_type", ["audio/mpeg", "text/plain"])
+async def test_an_answer_that_can_tell_nothing_is_charged_as_it_was_asked_for(
+    ext_proc: Filter, content_type: str
+) -> None:
+    hold = await ext_proc.hold()
+    (first,) = await ext_proc.pass_through(Envoy(hold).headers(content_type), reads=True)
+    assert first.mode_override.response_body_mode == Mode.NONE
+    record = await ext_proc.record(hold)
+    assert (record.basis, record.cost) == (Basis.ESTIMATED, HELD)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
 async def test_a_compressed_answer_is_settled_and_passes_as_it_is(ext_proc: Filter, encoding: str) -> None:
     hold = await ext_proc.hold()

@@ -71,3 +71,33 @@ def test_what_is_not_changed_stays_as_it_was_written() -> None:
 )
 def test_what_is_no_object_is_left_alone(body: str | bytes) -> None:
     assert change(body, BOUND) is None
+
+
+GEMINI = PLAIN._replace(max_output_field="generationConfig.maxOutputTokens", max_output_tokens=77)
+
+
+def test_a_bound_that_stands_inside_of_others_is_written_there_and_every_other_byte_stays() -> None:
+    body = '{"contents": [ ], "generationConfig": {"temperature":1.0e+0 , "topP": 5}, "x":1}'
+    assert change(body, GEMINI) == (
+        '{"contents": [ ], "generationConfig": {"temperature":1.0e+0, "topP": 5, "maxOutputTokens": 77}, "x":1}'
+    )
+    assert change('{"a":1}', GEMINI) == '{"a":1, "generationConfig": {"maxOutputTokens": 77}}'
+    assert change('{"generationConfig": {}}', GEMINI) == '{"generationConfig": {"maxOutputTokens": 77}}'
+    assert change('{"generationConfig": null, "a":1}', GEMINI) == '{"a":1, "generationConfig": {"maxOutputTokens": 77}}'
+    null = '{"generationConfig": {"maxOutputTokens": null, "topK": 1}}'
+    assert change(null, GEMINI) == '{"generationConfig": {"topK": 1, "maxOutputTokens": 77}}'
+
+
+@pytest.mark.parametrize("inner", ['{"maxOutputTokens": 5}', "[]", '"text"'])
+def test_a_bound_inside_of_others_that_is_there_or_has_no_place_is_left_alone(inner: str) -> None:
+    assert change(f'{{"generationConfig": {inner}}}', GEMINI) is None
+
+
+def test_a_bound_and_a_question_for_usage_are_written_together() -> None:
+    both = GEMINI._replace(include_usage=True)
+    changed = change('{"metadata": {"tags": ["a:b"]}, "generationConfig": {"topK": 1}}', both)
+    assert changed is not None
+    assert json.loads(changed) == {
+        "generationConfig": {"topK": 1, "maxOutputTokens": 77},
+        "stream_options": {"include_usage": True},
+    }

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import pytest
 
 from deploy.demo.envoy import Tree, find_envoy
+from tests.gateway import playback
 from tests.gateway.gateways import OPTIONS, POLICY, PROVIDER_KEY, Certificates, Gateway, Provider, start_gateway
 from tests.integration.connections import Connection
 from tests.integration.sidecars import Fleet, Sidecar
@@ -77,6 +78,21 @@ def sidecar(sidecars: Fleet, options_file: Path) -> Sidecar:
     """A sidecar with a store of its own. Use an organization of your own; do not stop it."""
     directory = sidecars.directory()
     return sidecars.start("--envoy", str(options_file), "--listen", f"unix:{directory}/envoy.sock", directory=directory)
+
+
+@pytest.fixture(scope="session")
+def credited_sidecar(sidecars: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Sidecar:
+    """A sidecar with a store of its own, and a key for every provider. Do not stop it."""
+    directory = tmp_path_factory.mktemp("credits")
+    (directory / "provider.key").write_text(PROVIDER_KEY)
+    (directory / "envoy.yaml").write_text(playback.OPTIONS.format(file=directory / "provider.key"))
+    return sidecars.start("--envoy", str(directory / "envoy.yaml"))
+
+
+@pytest.fixture
+def stage(envoy_binary: Path, credited_sidecar: Sidecar, provider: Provider, tmp_path: Path) -> playback.Stage:
+    """Starts layouts in front of providers that play answers back."""
+    return playback.Stage(envoy_binary, credited_sidecar, provider, tmp_path)
 
 
 class Open(Protocol):
