@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "envoy": {"domain", "observability", "policy", "pricing", "store.port", "service"},
     "client": {"domain", "v1"},
     "app": {"domain", "observability", "policy", "pricing", "store", "service", "rpc", "envoy", "v1"},
-    "cli": {"domain", "observability", "policy", "pricing", "app", "client", ""},
+    "cli": {"domain", "observability", "policy", "pricing", "service", "app", "client", ""},
 }
 #: Modules beside the folders: together the layer `app`.
 APP = {"app", "serving", "worker", "settings", "sockets", "peppers"}

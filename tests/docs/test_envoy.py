@@ -22,7 +22,6 @@ from limiter.envoy.options import EnvoyOptions
 from limiter.observability.metrics import Metrics
 from limiter.policy.document import parse_policy
 from limiter.policy.part import Part
-from limiter.pricing.hosts import ENDPOINTS
 from limiter.rpc.engines import ServerLimits
 from tests.deploy.files import Tree, served
 from tests.docs.pages import ROOT, Block, blocks, page, table_of, tables
@@ -126,11 +125,6 @@ def test_commands_that_serve_have_flags_and_files_that_exist(name: str) -> None:
         if line[0] == "limiter":
             served(line[1:], {}, {})
         assert all((ROOT / word).exists() for word in line if word.startswith("deploy/"))
-
-
-def test_the_hosts_and_paths_are_those_that_are_read() -> None:
-    rows = {row["host"]: row["paths"].split(", ") for row in table_of(PAGE, "host").rows}
-    assert rows == {host: list(paths) for host, (_, paths) in ENDPOINTS.items()}
 
 
 def test_the_reasons_of_the_adapter_are_all_there() -> None:

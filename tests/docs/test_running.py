@@ -32,7 +32,10 @@ _VARIABLE: Final = (
     (re.compile(r"\b[0-9a-f]{32}\b"), "ID"),
     (re.compile(r"\blk-[A-Za-z0-9_-]{20,}"), "lk-…"),
     (re.compile(r"…[A-Za-z0-9_-]{4}\b"), "…HINT"),
-    (re.compile(r"genai-prices \d+(\.\d+)*"), "genai-prices VERSION"),
+    (
+        re.compile(r"genai-prices \d+(\.\d+)*(\+litellm \d{4}-\d\d-\d\d)?(\+tools \d{4}-\d\d-\d\d)?"),
+        "genai-prices VERSION",
+    ),
     (re.compile(r"─+|-{3,}"), "LINE"),
     (re.compile(r" +"), " "),
 )

@@ -22,6 +22,8 @@ def test_every_key_is_in_the_dictionary() -> None:
         keys.organization_key("ORG"),
         keys.hold_key(ReservationName("ORG", "0" * 32)),
         *keys.shard_keys(shard),
+        keys.learned_key("ORG"),
+        keys.learner_key(shard),
         keys.digest_key("V:HEX"),
         keys.ORGS,
         keys.META,
@@ -42,6 +44,7 @@ def test_the_page_says_what_the_keys_of_the_code_say() -> None:
 def test_every_field_of_an_organization_is_in_the_dictionary() -> None:
     key = Scope("acme", "TEAM", "KEY")
     fields = [keys.VERSION_FIELD, keys.DOCUMENT_FIELD, keys.key_field(key), *map(keys.scope_field, key.lineage())]
+    fields += [keys.refused_field(key, "LIMIT"), keys.overage_field(key, "COUNTER")]
     assert table_of(PAGE, "key", "type").rows[0]["content"] == ", ".join(field.decode() for field in fields)
 
 
@@ -50,6 +53,12 @@ def test_the_counters_are_laid_out_as_the_scripts_say() -> None:
     for row in table_of(PAGE, "kind", "seven integers").rows:
         assert re.search(rf"^-- +{row['kind']} +{re.escape(row['seven integers'])}$", head, re.MULTILINE), row["kind"]
         assert len(row["seven integers"].split(",")) == int(re.findall(r"WIDTH = (\d+)", head)[0])
+
+
+def test_an_overage_is_as_the_scripts_write_it() -> None:
+    (packed,) = re.findall(r"^local OVERAGE = '<(\S+)'", page(f"{LUA}/_overage.lua"), re.MULTILINE)
+    (described,) = re.findall(r"^## Overage of a spend limit\n\n(.*?)\.\n", page(PAGE), re.MULTILINE | re.DOTALL)
+    assert "".join(re.findall(r"\b\S+ (B|I8|i8)`", described)) == packed
 
 
 def test_the_head_of_a_record_is_that_of_the_scripts() -> None:
