@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from rich.console import RenderableType
 
 from limiter.cli.arguments import duration, moment, read_file, tags, units
 from limiter.cli.failures import CommandFailed, ExitCode
@@ -196,7 +197,9 @@ def _principal(key: str, api_key: str | None) -> Principal:
 
 
 def _print_decision(answer: pb.ReserveResponse) -> None:
-    warnings = limits_table(answer.warnings, title="Warnings") if answer.warnings else ""
+    warnings: list[RenderableType] = []
+    if answer.warnings:
+        warnings += ["", limits_table(answer.warnings, title="Warnings")]
     if answer.decision == pb.ReserveResponse.GRANTED:
         repeated = " (this grant was given before)" if answer.repeated_call else ""
         rows = [
@@ -206,7 +209,7 @@ def _print_decision(answer: pb.ReserveResponse) -> None:
             ("expires", when(answer.expires_at)),
             ("max output tokens", str(answer.max_output_tokens) if answer.HasField("max_output_tokens") else ""),
         ]
-        write(facts(rows), "", limits_table(answer.limits), warnings)
+        write(facts(rows), "", limits_table(answer.limits), *warnings)
         return
     denial = answer.denial
     retry = f"in {denial.retry_after.ToMilliseconds() / 1000:g} s" if denial.HasField("retry_after") else "no"
@@ -219,5 +222,7 @@ def _print_decision(answer: pb.ReserveResponse) -> None:
             f"{denial.fits_max_output_tokens} output tokens" if denial.HasField("fits_max_output_tokens") else "",
         ),
     ]
-    violations = limits_table(denial.violations, title="Refused by", asked=True) if denial.violations else ""
-    write(facts(rows), "", violations, warnings)
+    violations: list[RenderableType] = []
+    if denial.violations:
+        violations += ["", limits_table(denial.violations, title="Refused by", asked=True)]
+    write(facts(rows), *violations, *warnings)

@@ -24,12 +24,12 @@ from rich.progress import (
 )
 
 from limiter.cli.arguments import moment, read_file
-from limiter.cli.estimate_call import End, examine
+from limiter.cli.estimate_call import NO_PROVIDER, End, examine
 from limiter.cli.estimate_lines import read_calls
 from limiter.cli.estimate_report import as_json, parts
-from limiter.cli.estimate_tally import Tally
+from limiter.cli.estimate_tally import LISTED, Tally
 from limiter.cli.estimate_trace import replay_trace, trace_json, trace_parts
-from limiter.cli.failures import ExitCode
+from limiter.cli.failures import CommandFailed, ExitCode
 from limiter.cli.lazy import example
 from limiter.cli.options import Output
 from limiter.cli.output import Format, write, write_json
@@ -94,7 +94,11 @@ _Prices: TypeAlias = Annotated[
 ]
 _Policy: TypeAlias = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Take settings, aliases and free models from this policy.", show_default=False),
+    typer.Option(
+        metavar="FILE",
+        help="Take settings (but `estimate`: that is --mode), aliases and free models from this policy.",
+        show_default=False,
+    ),
 ]
 _Key: TypeAlias = Annotated[
     str | None,
@@ -149,7 +153,7 @@ def estimate(
     been after the first 500 calls is put beside safe ones.
     """
     if (calls is None) is (trace is None):
-        raise InvalidArgument("--calls", str(calls or ""), "name either recorded calls or a --trace")
+        raise CommandFailed("name either recorded calls or a --trace: --calls FILE, or --trace FILE", ExitCode.USAGE)
     mode = mode or (Mode.SAFE if trace is None else Mode.LEARNED)
     if (mode is Mode.LEARNED) is (trace is None):
         raise InvalidArgument("--mode", mode.value, "learned is for a --trace, strict and safe are for --calls")
@@ -170,8 +174,10 @@ def _estimate_calls(file: Path, trial: Trial, form: Format) -> None:
     with _progress(file.stat().st_size if file.is_file() else None, DownloadColumn()) as advance:
         for call in read_calls(file, advance):
             tally.add(examine(call, trial))
-    if not tally.total.calls:
-        raise InvalidArgument("--calls", str(file), "it has no calls")
+    if tally.providers.keys() <= {NO_PROVIDER}:
+        first = tally.listings[LISTED[End.UNREAD]].told[:1]
+        reason = f" (line {first[0][0].line}: {first[0][1]})" if first else ""
+        raise InvalidArgument("--calls", str(file), f"it has no calls{reason}")
     mode = trial.sizing.name.lower()
     if form is Format.JSON:
         write_json(as_json(tally, mode=mode, price_version=trial.prices.version))
@@ -182,7 +188,7 @@ def _estimate_calls(file: Path, trial: Trial, form: Format) -> None:
 
 
 def _estimate_trace(file: Path, trial: Trial, form: Format, *, model: str, max_output_tokens: int) -> None:
-    calls = read_trace(file)
+    calls = read_trace(file, option="--trace")
     with _progress(len(calls), MofNCompleteColumn()) as advance:
         outcome = replay_trace(calls, trial, model=model, max_output_tokens=max_output_tokens, advance=advance)
     if form is Format.JSON:

@@ -96,7 +96,7 @@ def read_line(number: int, text: bytes) -> RecordedCall | BadLine:
     except _NotACall as error:
         return BadLine(number, str(error))
     except (ValueError, RecursionError) as error:
-        return BadLine(number, f"it is not JSON that can be sent ({_brief(str(error))})")
+        return BadLine(number, f"it is not JSON that can be read ({_brief(str(error))})")
     query = call.get("query")
     path = f"{call['path']}?{query}" if query else call["path"]
     return RecordedCall(

@@ -68,7 +68,8 @@ def parts(tally: Tally, *, mode: str, price_version: str) -> Iterator[Renderable
     total = tally.total
     judged = total.covered + total.uncovered
     covered = f"{total.covered} of {judged} calls covered{_share(total.covered, judged)}"
-    yield f"mode {mode}, prices {price_version}: {covered}"
+    refused = f", {total.ends[End.REFUSED]} refused" if total.ends[End.REFUSED] else ""
+    yield f"mode {mode}, prices {price_version}: {covered}{refused}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -25,7 +25,7 @@ _FRAMED_BYTES: Final = re.compile(rb'"bytes"\s*:\s*"([A-Za-z0-9+/=]+)"')
 def tells_usage(recorded: object, body: bytes) -> bool:
     """Say whether an answer has a count of what was used; `recorded` is its JSON or text, `body` the bytes of it."""
     if isinstance(recorded, dict) and recorded.keys() == {"__bytes__"}:
-        return _framed(body)
+        return _framed(body) or any(_counted(event) for event in _events(body.decode(errors="replace")))
     if isinstance(recorded, str):
         return any(_counted(event) for event in _events(recorded))
     return _counted(recorded)

@@ -101,11 +101,11 @@ def _cells(row: dict[str, Any]) -> tuple[list[str], str]:
         str(row.get("basis") or ""),
     ]
     marks = [*row.get("flags", ()), *(f"{name}:{value}" for name, value in call.get("tags", ()))]
-    marks += [
+    refusals = [
         f"{sum_['count']} × {sum_['reason']} at {sum_['scope']} {sum_['limit']}".rstrip()
         for sum_ in call.get("refusals", ())
     ]
-    return cells, " ".join(marks)
+    return cells, " ".join([*marks, ", ".join(refusals)]).rstrip()
 
 
 def _padded(cells: list[str], rest: str) -> str:

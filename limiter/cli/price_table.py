@@ -40,7 +40,7 @@ def plain(found: Explanation, at_ms: int, terms: Mapping[str, str]) -> dict[str,
 def show_table(found: Explanation, terms: Mapping[str, str]) -> None:
     """Print what a model costs for people."""
     limits = {
-        name: f"{value} tokens, by {source}" if value is not None else "not known"
+        name: f"{value} tokens, by {_LAYERS.get(source, source)}" if value is not None else "not known"
         for name, (value, source) in found.limits.items()
     }
     entry = found.prices

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeAlias
 
 import typer
 
@@ -25,13 +25,12 @@ from limiter.pricing.built_in import only_unpriced
 from limiter.pricing.explaining import close_names, explain
 from limiter.pricing.litellm import import_limits, import_prices, read_list
 from limiter.pricing.litellm_listed import Listed
-from limiter.pricing.overrides import Override, PricesInvalid, read_overrides
+from limiter.pricing.overrides import read_overrides
 from limiter.pricing.price_file import write_json as as_json
 from limiter.pricing.price_file import write_limits, write_yaml
 
 _BUILT_IN: Final = "builtin"
 
-T = TypeVar("T")
 
 _LAYERS: Final = {
     "file": "the price file",
@@ -71,7 +70,7 @@ def show(
     Tells each unit's price, tiers by the input's size, other terms, when it changes, and where it is from. A model
     without a price ends with exit code 1.
     """
-    book = _book(prices)
+    book = PriceBook.load(prices)
     at_ms = int((time.time() if at is None else at.timestamp()) * 1000)
     terms = _terms(context or [])
     found = explain(book, provider=provider, model=model, at_ms=at_ms, context=terms)
@@ -121,7 +120,7 @@ def import_(
     day = datetime.now(UTC).date().isoformat()
     listed: dict[str, Listed] = {}
     for file in reversed(files):
-        listed |= _read(file, day)
+        listed |= read_list(file, origin=f"{file.stem}, read {day}")
     chosen = {
         name: one
         for name, one in listed.items()
@@ -142,11 +141,7 @@ def import_(
         text = as_json(entries, head=head) if to_json else write_yaml(entries, head=head, notes=notes)
         for note in notes if to_json else ():
             say(f"left out: {note}")
-    if target is None:
-        sys.stdout.write(text)
-    else:
-        _save(target, text)
-        _tell(target, count, notes, output)
+    _hand_over(target, text, count, notes, output)
 
 
 @example("limiter prices diff prices.yaml builtin", "limiter prices diff old.yaml new.yaml --format json")
@@ -163,7 +158,7 @@ def diff(
     nothing differs, and with 1 if something does.
     """
     at_ms = int((time.time() if at is None else at.timestamp()) * 1000)
-    entries = {name: [] if name == _BUILT_IN else list(_entries(name)) for name in (old, new)}
+    entries = {name: [] if name == _BUILT_IN else list(read_overrides(Path(name))[0]) for name in (old, new)}
     if _BUILT_IN in entries:
         other = next((name for name in (old, new) if name != _BUILT_IN), _BUILT_IN)
         expanded, brought = comparing.built_in(PriceBook.load(), entries[other], at_ms=at_ms)
@@ -184,25 +179,6 @@ def diff(
 
 def _difference(one: comparing.Difference) -> dict[str, Any]:
     return {**one.subject._asdict(), "unit": one.unit, "old": one.old, "new": one.new, "change": one.percent or None}
-
-
-def _usable(read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except PricesInvalid as error:
-        raise CommandFailed(str(error), ExitCode.USAGE) from None
-
-
-def _book(prices: Path | None) -> PriceBook:
-    return _usable(lambda: PriceBook.load(prices))
-
-
-def _read(file: Path, day: str) -> dict[str, Listed]:
-    return _usable(lambda: read_list(file, origin=f"{file.stem}, read {day}"))
-
-
-def _entries(name: str) -> Sequence[Override]:
-    return _usable(lambda: read_overrides(Path(name))[0])
 
 
 def _terms(texts: Iterable[str]) -> dict[str, str]:
@@ -233,7 +209,13 @@ def _is_priced(book: PriceBook) -> Callable[[str, str], bool]:
     return lambda provider, model: book.find(provider=provider, model=model, at_ms=now_ms) is not None
 
 
-def _tell(target: Path, count: int, notes: Sequence[str], output: Format) -> None:
+def _hand_over(target: Path | None, text: str, count: int, notes: Sequence[str], output: Format) -> None:
+    if not count:
+        say("no entry: nothing in the list fits what was chosen")
+    if target is None:
+        sys.stdout.write(text)
+        return
+    _save(target, text)
     if output is Format.JSON:
         write_json({"file": str(target), "entries": count, "left_out": list(notes)})
     else:

@@ -33,10 +33,11 @@ class TracedCall(NamedTuple):
     generated_tokens: int
 
 
-def read_trace(path: Path, *, limit: int | None = None) -> list[TracedCall]:
+def read_trace(path: Path, *, limit: int | None = None, option: str = "TRACE") -> list[TracedCall]:
     """Read the first `limit` calls of a trace (None: all); `.gz` files are unpacked on the way.
 
-    Raises InvalidArgument naming the file, the line and the column of the first mistake.
+    Raises InvalidArgument naming the file, the line and the column of the first mistake; `option` is what named the
+    file on the command line.
     """
     try:
         with path.open("rb") as probe:
@@ -45,13 +46,13 @@ def read_trace(path: Path, *, limit: int | None = None) -> list[TracedCall]:
         with opening(path, "rt", encoding="utf-8-sig", newline="") as lines:
             calls = list(islice(_calls(path, csv.reader(lines, strict=True)), limit))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InvalidArgument("TRACE", str(path), f"the gzip file is damaged or cut off ({error})") from None
+        raise InvalidArgument(option, str(path), f"the gzip file is damaged or cut off ({error})") from None
     except UnicodeDecodeError:
-        raise InvalidArgument("TRACE", str(path), "it is not text in UTF-8") from None
+        raise InvalidArgument(option, str(path), "it is not text in UTF-8") from None
     except OSError as error:
-        raise InvalidArgument("TRACE", str(path), f"name a file that can be read ({error.strerror})") from None
+        raise InvalidArgument(option, str(path), f"name a file that can be read ({error.strerror})") from None
     if not calls:
-        raise InvalidArgument("TRACE", str(path), "it has no calls")
+        raise InvalidArgument(option, str(path), "it has no calls")
     return calls
 
 

@@ -101,7 +101,7 @@ class HeldCall:
         """Return a copy of a provider's request that names a maximum output: its own, or what the hold pays for.
 
         Where it stands is known if the hold was reserved for that request (`provider_request`); else name the field:
-        "max_completion_tokens", "generationConfig.maxOutputTokens".
+        "max_completion_tokens", "generationConfig.maxOutputTokens". Without either the copy names no maximum.
         """
         capped = dict(request)
         *places, name = (field or self.output_field).split(".")

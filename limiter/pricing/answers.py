@@ -39,7 +39,7 @@ _TERMS_BY_VALUE: Final = {
 #: Answers that are no text that could tell a usage: what was asked for is what was used.
 _NO_TEXT: Final = ("audio/", "image/", "video/", "application/octet-stream", "application/pdf", "application/zip")
 #: A stream of events that is not named one; JSON begins otherwise.
-_EVENT_BEGINS: Final = (b"data:", b"event:")
+_EVENT_BEGINS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 _TRANSCRIPT: Final = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
 

@@ -44,7 +44,8 @@ class Asked(NamedTuple):
     """What a request asks for. `max_output_tokens` is per choice, None: not named; `output_field`: where it would be.
 
     `units` and `safe_units` are what is asked for beside tokens, at most and as estimated; `context` are terms of the
-    price. `input_tokens` is set where the bytes of the body say nothing of them: at most, and as estimated.
+    price. `input_tokens` is set where the bytes of the body say nothing of them: at most, and as estimated. `thinking`
+    is how much the model may think where no maximum output is named: it comes on top of any that is assumed.
     """
 
     max_output_tokens: int | None
@@ -54,6 +55,7 @@ class Asked(NamedTuple):
     safe_units: Mapping[str, int] | None = None
     context: Mapping[str, str] = NO_TERMS
     input_tokens: tuple[int, int] | None = None
+    thinking: int = 0
 
 
 def openai_chat(body: Body, provider: str, model: str) -> Asked:
@@ -64,15 +66,24 @@ def openai_chat(body: Body, provider: str, model: str) -> Asked:
     if provider in _NEWER_CHAT and not (provider == "google" and body.get("model") is None and model):
         # Hosts differ in which of the two they obey, so the larger one counts.
         largest = largest_count(body, "max_completion_tokens", "max_tokens")
-        return Asked(_sum(largest, budget), choices, "max_completion_tokens")
+        thinking = max(budget, _budget(body, "reasoning", "max_tokens"), _budget(body, "thinking", "budget_tokens"))
+        return Asked(_sum(largest, budget), choices, "max_completion_tokens", thinking=thinking)
     # A host that may not know the newer name does not obey it.
     obeyed = count(body, "max_tokens")
     largest = largest_count(body, "max_completion_tokens", "max_tokens", "max_new_tokens")
-    return Asked(None if obeyed is None else _sum(largest, budget), choices, "max_tokens")
+    thinking = max(budget, _budget(body, "thinking", "budget_tokens"))
+    return Asked(None if obeyed is None else _sum(largest, budget), choices, "max_tokens", thinking=thinking)
 
 
 def _sum(largest: int | None, more: int) -> int | None:
     return None if largest is None else min(largest + more, COUNT_MAX)
+
+
+def _budget(body: Body, outer: str, name: str) -> int:
+    """How much the model may think, in an object of that name; 0: it is not said, or left to the model."""
+    told = body.get(outer)
+    budget = told.get(name) if isinstance(told, dict) else None
+    return budget if type(budget) is int and 0 < budget <= COUNT_MAX else 0
 
 
 def openai_completions(body: Body, provider: str, model: str) -> Asked:
@@ -124,7 +135,11 @@ def gemini(body: Body, provider: str, model: str) -> Asked:
     terms = {}
     if isinstance(tier, str) and (named := tier.lower().removeprefix("service_tier_")) in ("flex", "priority"):
         terms["service_tier"] = named
-    return Asked(largest, max(choices, default=1), f"{name}.maxOutputTokens", context=terms)
+    thinking = max(
+        _budget(settings, "thinkingConfig", "thinkingBudget"), _budget(settings, "thinking_config", "thinking_budget")
+    )
+    written = f"{name}.maxOutputTokens"
+    return Asked(largest, max(choices, default=1), written, context=terms, thinking=thinking)
 
 
 def bedrock_converse(body: Body, provider: str, model: str) -> Asked:
@@ -143,7 +158,8 @@ def bedrock_converse(body: Body, provider: str, model: str) -> Asked:
         terms["latency"] = "optimized"
     # Which of the two a model obeys is its own affair, so the larger counts.
     largest = max(found, more) if found is not None and more is not None else found
-    return Asked(largest, 1, "inferenceConfig.maxTokens", context=terms)
+    thinking = _budget(own, "thinking", "budget_tokens")
+    return Asked(largest, 1, "inferenceConfig.maxTokens", context=terms, thinking=thinking)
 
 
 #: The fields in which models on Bedrock take a maximum output, by a part of their names.
@@ -193,12 +209,19 @@ def cohere_chat(body: Body, provider: str, model: str) -> Asked:
     largest = count(body, "max_tokens")
     _, thinking = inner(body, "thinking")
     budget = count(thinking, "token_budget", place=f"{BODY}.thinking") or 0
-    return Asked(_sum(largest, budget), count(body, "num_generations", CHOICES_MAX) or 1, "max_tokens")
+    choices = count(body, "num_generations", CHOICES_MAX) or 1
+    return Asked(_sum(largest, budget), choices, "max_tokens", thinking=budget)
 
 
 #: Cohere bills a rerank by searches: a query with up to this many documents, of at most this many tokens each.
 _SEARCHED_DOCUMENTS: Final = 100
 _DOCUMENT_TOKENS: Final = 500
+
+#: More documents than any host ranks at once.
+_DOCUMENTS_MAX: Final = 10_000
+#: The marks around a query and a document, and of their text the least bytes of a token in an estimate.
+_PAIR_TOKENS: Final = 8
+_SAFE_PAIR_BYTES_PER_TOKEN: Final = 2
 
 #: Tokens are fewer than bytes: about so many bytes of text make one, at the least.
 _SAFE_BYTES_PER_TOKEN: Final = 3
@@ -206,11 +229,16 @@ _SAFE_BYTES_PER_TOKEN: Final = 3
 
 def rerank(body: Body, provider: str, model: str) -> Asked:
     """Read a rerank, which Cohere bills by searches and others by the tokens of their documents."""
-    if provider != "cohere" and "cohere." not in model:
-        return Asked(0)
-    documents = body.get("documents")
-    sizes = [len(str(each).encode(errors="replace")) for each in documents] if isinstance(documents, list) else []
+    listed = body.get("documents")
+    documents = listed if isinstance(listed, list) else []
+    if len(documents) > _DOCUMENTS_MAX:
+        raise InvalidArgument(f"{BODY}.documents", len(documents), f"rank at most {_DOCUMENTS_MAX} documents at once")
+    sizes = [len(str(each).encode(errors="replace")) for each in documents]
     query = len(text(body, "query").encode(errors="replace"))
+    if provider != "cohere" and "cohere." not in model:
+        # The query is read anew with each document.
+        total = sum(sizes) + max(len(sizes), 1) * (query + _PAIR_TOKENS)
+        return Asked(0, input_tokens=(total, -(-total // _SAFE_PAIR_BYTES_PER_TOKEN)))
     strict = sum(_pieces(size, query, 1) for size in sizes)
     safe = sum(_pieces(size, query, _SAFE_BYTES_PER_TOKEN) for size in sizes)
     return Asked(

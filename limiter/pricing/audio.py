@@ -12,8 +12,11 @@ STRICT_BYTES_PER_SECOND: Final = 6_000 // 8
 #: What recordings of speech usually have at least: voice messages are Opus at 16 kbit/s, and calls and podcasts more.
 SAFE_BYTES_PER_SECOND: Final = 16_000 // 8
 
-#: Formats of WAV whose bytes are samples: PCM, floats, A-law, µ-law, and the header that names one of them elsewhere.
-_PLAIN_FORMATS: Final = frozenset({1, 3, 6, 7, 0xFFFE})
+#: Formats of WAV whose bytes are samples: PCM, floats, A-law, µ-law.
+_PLAIN_FORMATS: Final = frozenset({1, 3, 6, 7})
+
+#: The header that names the format elsewhere: in the first two bytes of a name of sixteen, behind eight more.
+_NAMED_ELSEWHERE: Final = 0xFFFE
 
 #: FLAC names its samples in the first block; silence is written in next to none.
 _FLAC: Final = b"fLaC"
@@ -47,8 +50,11 @@ def _wav_rate(data: bytes) -> int:
     while at + 24 <= len(data) and at < 4_096:
         chunk, size = struct.unpack_from("<4sI", data, at)
         if chunk == b"fmt " and size >= 16:
-            kind, _, samples, _, block = struct.unpack_from("<HHIIH", data, at + 8)
-            return samples * block if kind in _PLAIN_FORMATS else 0
+            kind, channels, samples, _, block, bits = struct.unpack_from("<HHIIHH", data, at + 8)
+            if kind == _NAMED_ELSEWHERE and size >= 40:
+                kind = int.from_bytes(data[at + 32 : at + 34], "little")
+            # Players go by the one or the other: the slower of the two plays longer.
+            return samples * min(block, channels * -(-bits // 8)) if kind in _PLAIN_FORMATS else 0
         at += 8 + size + (size & 1)
     return 0
 

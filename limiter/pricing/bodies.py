@@ -15,7 +15,7 @@ from limiter.domain.calls import BODY_MAX_BYTES
 from limiter.domain.errors import SHOWN_VALUE_MAX, InvalidArgument
 
 #: Objects and lists in one text: 4 MiB of nothing but `[],` would hold the event loop for most of a second.
-CONTAINERS_MAX: Final = 250_000
+CONTAINERS_MAX: Final = 50_000
 
 
 class _Ambiguous(ValueError):

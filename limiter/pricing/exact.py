@@ -70,3 +70,10 @@ def _unique_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_number(name: str) -> Never:
     raise ValueError(f"{name} is no number")
+
+
+def unreadable(error: Exception) -> str:
+    """Say in one line why a file could not be read, or what it has is neither YAML nor JSON."""
+    if isinstance(error, OSError):
+        return f"name a file that can be read ({error.strerror})"
+    return " ".join(str(error).split())

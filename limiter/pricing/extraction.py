@@ -216,11 +216,16 @@ def _path(path: str | Sequence[Step]) -> Path:
     return (path,) if isinstance(path, str) else tuple(path)
 
 
+def _matching(step: ArrayMatch, items: list[Any]) -> object:
+    """The item that `step` is for; what providers send in place of a text must not reach a comparison of texts."""
+    return step.extract([item for item in items if isinstance(item, dict) and isinstance(item.get(step.field), str)])
+
+
 def _walk(place: object, path: Path) -> Mapping[str, Any] | None:
     """The object at the end of `path`; None if there is none."""
     for step in path:
         if isinstance(step, str):
             place = place.get(step) if isinstance(place, dict) else None
         else:
-            place = step.extract(place) if isinstance(place, list) else None
+            place = _matching(step, place) if isinstance(place, list) else None
     return place if isinstance(place, dict) else None

@@ -11,7 +11,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from limiter.pricing.bounds import Bound, Growth
+from limiter.pricing.conversations import compacts
 from limiter.pricing.tool_calls import container_size
+from limiter.pricing.unnamed import FIELDS, unnamed
 
 #: Anthropic samples at most so often within one request that uses server tools ("Handling stop reasons", pause_turn).
 ITERATIONS_MAX: Final = 10
@@ -19,6 +21,9 @@ ITERATIONS_MAX: Final = 10
 _ROUNDS_MAX: Final = 1_000
 #: More tools than any provider takes.
 _TOOLS_MAX: Final = 1_000
+
+#: What bounds the tools of a response.
+_SET_LIMIT: Final = "set max_tool_calls"
 
 #: Input tokens that an estimate allows for one such part of a request, for all its rounds.
 SEARCH_TOKENS: Final = 30_000
@@ -83,14 +88,17 @@ _DESCRIPTIONS: Final = frozenset({"name", "function", "input_schema", "parameter
 _STORED: Final = (
     ("previous_response_id", STORED_TOKENS, "send the earlier turns themselves in input"),
     ("conversation", STORED_TOKENS, "send the earlier turns themselves in input"),
+    ("conversation_id", STORED_TOKENS, "send the earlier turns themselves"),
     ("cachedContent", STORED_TOKENS, "send the content itself"),
     ("cached_content", STORED_TOKENS, "send the content itself"),
+    ("promptVariables", PROMPT_TOKENS, "send the text of the prompt itself"),
 )
 
 #: A request without any of these fields is not enlarged by them.
 _FIELDS: Final = frozenset(
-    {"mcp_servers", "plugins", "prompt", "reasoning", "search_parameters", "toolConfig", "tools", "web_search_options"}
+    {"context_management", "mcp_servers", "reasoning", "search_parameters", "toolConfig", "tools", "web_search_options"}
     | {name for name, _, _ in _STORED}
+    | FIELDS
 )
 
 
@@ -152,18 +160,16 @@ def _by_fields(request: Mapping[str, Any]) -> Iterator[Growth]:
     for name, tokens, remedy in _STORED:
         if request.get(name):
             yield _grown(name, f"leave {name} out and {remedy}", 0, tokens)
-    if isinstance(request.get("prompt"), dict):
-        yield _grown("prompt", "leave the stored prompt out and send its text in instructions", 0, PROMPT_TOKENS)
+    if not FIELDS.isdisjoint(request):
+        yield from unnamed(request, limit=_limit(request))
     if request.get("web_search_options") is not None:
         yield _grown("web_search_options", "leave web_search_options out", 1, SEARCH_TOKENS, _WEB)
     if isinstance(search := request.get("search_parameters"), dict) and search.get("mode") != "off":
         most = search.get("max_search_results")
         sources = most if type(most) is int and 0 < most <= _ROUNDS_MAX else 20
         yield _grown("search_parameters", "set search_parameters.mode to off", 1, SEARCH_TOKENS, _WEB, sources)
-    plugins = request.get("plugins")
-    for i, plugin in enumerate(plugins if isinstance(plugins, list) else ()):
-        kind = plugin.get("id") if isinstance(plugin, dict) else plugin
-        yield _grown(f"plugins.{i} ({kind})", "leave the plugin out", 1, SEARCH_TOKENS, _WEB if kind == "web" else "")
+    if compacts(request.get("context_management")):
+        yield _grown("context_management", "leave compaction out: it reads the input once more", 1, TOOL_TOKENS)
     if isinstance(reasoning := request.get("reasoning"), dict) and reasoning.get("mode"):
         yield _grown("reasoning.mode", "leave reasoning.mode out: it reads the input several times", None, TOOL_TOKENS)
 
@@ -201,7 +207,7 @@ def _by_tools(request: Mapping[str, Any], model: str) -> Iterator[Growth]:
     if servers and not any("mcp" in grown.reason for grown in found):
         found.append(_grown("mcp_servers", "leave mcp_servers out", None, TOOL_TOKENS))
     limit = _limit(request)
-    if limit is None or not found:
+    if limit is None or not found or any(one.rounds is None and one.remedy != _SET_LIMIT for one in found):
         yield from found
         return
     # One count for the tools of all kinds: each of them may use it up.
@@ -215,7 +221,9 @@ def _by_tools(request: Mapping[str, Any], model: str) -> Iterator[Growth]:
 
 
 def _limit(request: Mapping[str, Any]) -> int | None:
-    """How often tools of the provider may be used by one request (OpenAI; xAI: turns)."""
+    """How often tools of the provider may be used by one request for a response (OpenAI; xAI: turns)."""
+    if request.keys().isdisjoint(("input", "prompt")):
+        return None  # other interfaces do not know these fields
     limits = [request[name] for name in ("max_tool_calls", "max_turns") if type(request.get(name)) is int]
     return next((limit for limit in limits if 0 <= limit <= _ROUNDS_MAX), None)
 
@@ -227,7 +235,7 @@ def _by_tool(tool: object, place: int, request: Mapping[str, Any], model: str) -
     if isinstance(kind, str):
         if (size := _container(tool, kind, model)) is not None:
             fees, reason = {_CODE: size}, f"tools.{place} ({kind})"
-            return Growth(reason, "set max_tool_calls", None, fees, Bound(CODE_TOKENS, fees)) if size else None
+            return Growth(reason, _SET_LIMIT, None, fees, Bound(CODE_TOKENS, fees)) if size else None
         return _by_kind(tool, kind, place, by_dates="input" not in request)
     names = [name for name in tool if name.replace("_", "").lower() not in _CALLERS_OBJECTS]
     if not names or not _DESCRIPTIONS.isdisjoint(tool):
@@ -255,7 +263,9 @@ def _by_kind(tool: Mapping[str, Any], kind: str, place: int, *, by_dates: bool) 
     if by_dates and _dated(kind):
         return _by_anthropic_tool(tool, kind, place)
     tokens, fee = _server(kind)
-    remedy = f"leave {kind} out: nothing bounds its use" if by_dates else "set max_tool_calls"
+    remedy = f"leave {kind} out: nothing bounds its use" if by_dates else _SET_LIMIT
+    if kind.startswith("image_generation"):
+        remedy = f"leave {kind} out and ask for images by themselves: they have a price of their own"
     return _grown(f"tools.{place} ({kind})", remedy, None, tokens, fee)
 
 
@@ -274,6 +284,8 @@ def _by_anthropic_tool(tool: Mapping[str, Any], kind: str, place: int) -> Growth
     """Anthropic's server tools: `max_uses` bounds the searches, and the iterations of a request all of them."""
     tokens, fee = _server(kind)
     reason, most = f"tools.{place} ({kind})", tool.get("max_uses")
+    if kind.startswith("advisor"):
+        return _grown(reason, f"leave {kind} out: it calls another model at its price", None, tokens, fee)
     if type(most) is int and 0 < most <= _ROUNDS_MAX:
         # The model may try once more than it may, and is told so. Newer tools filter what they find by code of theirs.
         rounds = ITERATIONS_MAX if kind[-8:] >= "20260101" else min(most + 1, ITERATIONS_MAX)

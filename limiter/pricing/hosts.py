@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from genai_prices.data import providers as quoted_providers
+from genai_prices.data_snapshot import find_provider_by_id
+
 from limiter.domain.errors import InvalidArgument
 from limiter.pricing.known_hosts import BY_PATH, HOSTS, PATTERNS, Host
 from limiter.pricing.paths import VECTOR_MODELS, Dialect, Shape, by_ending, is_name
@@ -50,7 +53,9 @@ def endpoint(host: str, path: str) -> Endpoint:
     """Return what stands behind `host` (a port 443 is allowed) and `path` (a query is not looked at).
 
     Of a host that is not known, the provider is the host itself, with its port if it has one: another port is another
-    server. Raises InvalidArgument, with what is known, for what is no host, and for a path that is not read.
+    server. A name without dots that is a provider's too, or that price lists would take for one (openai-proxy), is told
+    with a port in any case: no price list has such a provider. Raises InvalidArgument, with what is known, for what is
+    no host, and for a path that is not read.
     """
     return _endpoint(host, path.partition("?")[0])
 
@@ -64,7 +69,8 @@ def _endpoint(host: str, plain: str) -> Endpoint:
         raise InvalidArgument("provider_request.path", plain, remedy)
     if not is_name(model or "m"):
         raise InvalidArgument("provider_request.path", plain, "name the model in the path in printable characters")
-    return Endpoint(provider, shape.dialect, model, shape.operation, shape.stream, is_known=provider != name)
+    is_known = provider != _as_provider(name)
+    return Endpoint(provider, shape.dialect, model, shape.operation, shape.stream, is_known)
 
 
 def is_free(host: str, path: str) -> bool:
@@ -91,7 +97,7 @@ def _checked(host: str, plain: str) -> str:
 def _find(name: str, path: str) -> tuple[str, Shape | None, str]:
     """Return the provider, what the path is for, and the model in it."""
     host = _host(name)
-    provider = name if host is None else host.provider
+    provider = _as_provider(name) if host is None else host.provider
     if host is None and name in BY_PATH:
         prefix, host = BY_PATH[name]
         if served := prefix.match(path):
@@ -117,6 +123,19 @@ def _by_model(shape: Shape, model: str) -> Shape:
     if shape.dialect is Dialect.VERTEX_PREDICT and any(kind in model for kind in VECTOR_MODELS):
         return shape._replace(operation="embeddings")
     return shape
+
+
+#: Providers of the prices that come with this package which neither genai-prices nor the list of hosts has.
+_OTHERS: Final = frozenset({"assemblyai", "black_forest_labs", "deepgram", "recraft", "runwayml", "stability"})
+_PROVIDERS: Final = _OTHERS | {host.provider for host in (*HOSTS.values(), *(host for _, _, host in PATTERNS))}
+
+
+def _as_provider(name: str) -> str:
+    """Name the provider that a host is which is not known: never as a provider with listed prices is named."""
+    if "." in name or ":" in name:
+        return name
+    taken = name in _PROVIDERS or find_provider_by_id(quoted_providers, name) is not None
+    return f"{name}:443" if taken else name
 
 
 _HUGGINGFACE: Final = "router.huggingface.co"

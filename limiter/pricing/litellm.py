@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from limiter.domain.calls import MODEL_MAX
 from limiter.domain.errors import SHOWN_VALUE_MAX
-from limiter.pricing.exact import Literal, read_json
+from limiter.pricing.exact import Literal, read_json, unreadable
 from limiter.pricing.limits import Limits, count, with_families
 from limiter.pricing.litellm_entries import entries_of
 from limiter.pricing.litellm_fields import is_price, read_field
@@ -53,7 +53,7 @@ def read_list(file: Path, *, origin: str) -> dict[str, Listed]:
     try:
         document = read_json(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise PricesInvalid(file, [" ".join(str(error).split())]) from None
+        raise PricesInvalid(file, [unreadable(error)]) from None
     if not isinstance(document, dict):
         raise PricesInvalid(file, ["give LiteLLM's list of models: a JSON object with an object for each model"])
     mistakes: list[str] = []

@@ -36,7 +36,34 @@ def openai_images(body: Body, provider: str, model: str) -> Asked:
     largest = _image_tokens(context) if _TOKENS_BY_IMAGE.fullmatch(named) else None
     if largest is not None and body.get("partial_images"):
         largest += (count(body, "partial_images", _IMAGES_MAX) or 0) * _PARTIAL_IMAGE_TOKENS
-    return Asked(largest, pictures, context=context)
+    strict, safe = _changed(body)
+    if not strict:
+        return Asked(largest, pictures, context=context)
+    words = len(text(body, "prompt").encode(errors="replace")) + _REQUEST_TOKENS
+    return Asked(
+        largest,
+        pictures,
+        units={"input_image_tokens": strict},
+        safe_units={"input_image_tokens": safe},
+        context=context,
+        input_tokens=(words + strict, words + safe),
+    )
+
+
+#: One image to be changed, in tokens, at most and as estimated: tiles of 512 px after its shorter side is made 512 px,
+#: and 6,240 where all of it is kept (input_fidelity: high); OpenAI's guide to image generation, 2025-10.
+CHANGED_IMAGE_TOKENS: Final = (10_000, 7_000)
+#: What stands around a prompt.
+_REQUEST_TOKENS: Final = 128
+
+
+def _changed(body: Body) -> tuple[int, int]:
+    """Tokens of the images to be changed that JSON names; those of a form are counted where that is read."""
+    named = body.get("images")
+    images = [*(named if isinstance(named, list) else ()), body.get("image"), body.get("mask")]
+    places = sum(1 for image in images if isinstance(image, dict))
+    strict, safe = CHANGED_IMAGE_TOKENS
+    return places * strict, places * safe
 
 
 def _image_tokens(context: dict[str, str]) -> int:
@@ -68,9 +95,10 @@ def transcription_by_url(body: Body, provider: str, model: str) -> Asked:
 def openai_speech(body: Body, provider: str, model: str) -> Asked:
     """Read a text to be spoken: most are billed by its characters, some by tokens of sound, which nothing bounds."""
     del provider
-    spoken = text(body, "input") or text(body, "text")
+    # Hosts obey the one or the other of the two, so the longer one counts.
+    spoken = max(len(text(body, "input")), len(text(body, "text")))
     by_tokens = "gpt-" in model or "gemini" in model
-    units = {} if by_tokens else {"input_characters": len(spoken)}
+    units = {} if by_tokens else {"input_characters": spoken}
     return Asked(None if by_tokens else 0, units=units)
 
 
@@ -96,6 +124,10 @@ def _seconds(settings: Any, name: str, default: int, *, place: str) -> int:  # n
     return count({name: value}, name, _SECONDS_MAX, place=place) or default
 
 
+#: How many images Imagen makes where it is told no number (Vertex AI's reference, "Generate images": sampleCount).
+_IMAGEN_SAMPLES: Final = 4
+
+
 def vertex_predict(body: Body, provider: str, model: str) -> Asked:
     """Read a prediction of Vertex AI: vectors, images of Imagen, videos of Veo."""
     del provider
@@ -105,8 +137,9 @@ def vertex_predict(body: Body, provider: str, model: str) -> Asked:
         return Asked(0)
     _, settings = inner(body, "parameters")
     place = f"{BODY}.parameters"
-    samples = (count(settings, "sampleCount", _IMAGES_MAX, place=place) or 1) * asked
+    samples = count(settings, "sampleCount", _IMAGES_MAX, place=place)
     if model.startswith(("imagen", "imagegeneration")):
+        samples = (samples or _IMAGEN_SAMPLES) * asked
         size = word(settings, "sampleImageSize")
         return Asked(0, units={"images": samples}, context={"size": size} if size else {})
     if model.startswith("veo"):
@@ -115,7 +148,7 @@ def vertex_predict(body: Body, provider: str, model: str) -> Asked:
         if isinstance(sound, bool):
             context["audio"] = str(sound).lower()
         seconds = _seconds(settings, "durationSeconds", 8, place=place)
-        return Asked(0, units={"video_seconds": samples * seconds}, context=context)
+        return Asked(0, units={"video_seconds": (samples or 1) * asked * seconds}, context=context)
     raise InvalidArgument("provider_request.path", model, "what such a model predicts is not known; send an estimate")
 
 
@@ -145,13 +178,16 @@ def ocr(body: Body, provider: str, model: str) -> Asked:
     return Asked(0, units=units, safe_units=estimated, input_tokens=(0, 0))
 
 
+_PAGES: Final = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*", re.ASCII)
+#: Longer lists of pages than anybody writes are not read.
+_PAGES_WRITTEN_MAX: Final = 16 * _PAGES_MAX
+
+
 def _pages(pages: object) -> int | None:
     """How many pages are named: `[0, 1, 2]`, or `"0-2,5"`; None: not said, or not in these words."""
     if isinstance(pages, list):
         return min(len(pages), _PAGES_MAX) or None
-    if not isinstance(pages, str) or not re.fullmatch(
-        r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*", pages
-    ):
+    if not isinstance(pages, str) or len(pages) > _PAGES_WRITTEN_MAX or not _PAGES.fullmatch(pages):
         return None
     total = 0
     for part in pages.split(","):

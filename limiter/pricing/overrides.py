@@ -47,10 +47,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from limiter.domain.calls import COUNT_MAX
-from limiter.domain.errors import SHOWN_VALUE_MAX, LimiterError
+from limiter.domain.errors import SHOWN_VALUE_MAX, InvalidArgument, LimiterError
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.pricing.exact import Literal as Written
-from limiter.pricing.exact import read_json, read_yaml
+from limiter.pricing.exact import read_json, read_yaml, unreadable
 from limiter.pricing.sheets import PriceSheet
 from limiter.pricing.units import REQUESTS, RESERVED
 
@@ -64,12 +64,13 @@ _ABOVE: Final = re.compile(r"above_([1-9][0-9]{0,11})", re.ASCII)
 ABOVE: Final = "above_<tokens>"
 
 
-class PricesInvalid(LimiterError):
+class PricesInvalid(InvalidArgument):
     """A file of prices cannot be used. `mistakes` are all of them, each with its path in the file."""
 
     def __init__(self, file: Path, mistakes: list[str]) -> None:
-        super().__init__("\n".join(f"{file}: {mistake}" for mistake in mistakes))
+        self.field, self.remedy = "prices", "correct the mistakes listed"
         self.mistakes = tuple(mistakes)
+        LimiterError.__init__(self, "\n".join(f"{file}: {mistake}" for mistake in mistakes))
 
 
 def _refuse(value: object, remedy: str) -> Never:
@@ -254,7 +255,7 @@ def read_overrides(file: Path) -> tuple[tuple[Override, ...], str]:
         content = file.read_bytes()
         document = read_json(content) if file.suffix == ".json" else read_yaml(content)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise PricesInvalid(file, [" ".join(str(error).split())]) from None
+        raise PricesInvalid(file, [unreadable(error)]) from None
     if not isinstance(document, dict):
         raise PricesInvalid(file, ["write a mapping with version and models"])
     try:
@@ -287,10 +288,8 @@ def _sentence(mistake: Mapping[str, Any]) -> str:
         return f"{path}: unknown field; {_known(mistake['loc'])}"
     if mistake["type"] == "missing":
         return f"{path}: is missing"
-    message: str = mistake["msg"]
-    if mistake["type"] != "limiter":
-        message = f"{repr(mistake['input'])[:SHOWN_VALUE_MAX]} is not valid; {message}"
-    return f"{path}: {message}"
+    shown = "" if mistake["type"] == "limiter" else f"{repr(mistake['input'])[:SHOWN_VALUE_MAX]} is not valid; "
+    return f"{path}: {shown}{mistake['msg']}"
 
 
 def _known(place: tuple[object, ...]) -> str:

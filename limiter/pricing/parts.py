@@ -28,6 +28,7 @@ MARKS: Final = frozenset(
     (
         *("audio", "audio_url", "document", "document_url", "file", "fileData", "file_data", "file_id", "file_url"),
         *("image", "image_url", "inlineData", "inline_data", "input_audio", "source", "video", "video_url"),
+        *("image_base64", "video_base64"),
     )
 )
 
@@ -38,6 +39,8 @@ _NAMED: Final = {
     "audio_url": "audio",
     "video_url": "video",
     "input_video": "video",
+    "image_base64": "image",
+    "video_base64": "video",
     "document_url": "document",
 }
 
@@ -77,6 +80,11 @@ def read_part(node: Mapping[str, Any]) -> Part | None:
     return _bedrock(node)
 
 
+def is_kept_audio(audio: object) -> bool:
+    """Whether a message names sound of an earlier answer, which OpenAI keeps."""
+    return isinstance(audio, dict) and bool(audio.get("id")) and "data" not in audio
+
+
 def _typed(kind: str, node: Mapping[str, Any]) -> Part | None:
     """A part that tells its kind, as in the interfaces of OpenAI and Anthropic."""
     if kind in _IMAGES:
@@ -114,8 +122,9 @@ def _addressed(kind: str, address: str, name: str, *, low: bool) -> Part:
             return Part(kind, address)
         return Part(kind, where=name, low=low)
     mime, _, data = address[5:].partition(",")
-    if kind == "document":
-        kind = _kind(mime.partition(";")[0])
+    told = mime.partition(";")[0].strip().lower()
+    if kind == "document" or (told and told.partition("/")[0] != kind):
+        kind = _kind(told)  # hosts go by it: Google's takes a PDF where OpenAI's takes an image
     return Part(kind, data, low=low)
 
 

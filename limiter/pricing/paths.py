@@ -236,10 +236,10 @@ BEDROCK: Final = Interface(
     tuple(f"/model/MODEL/{verb}" for verb, shape in _BEDROCK_VERBS.items() if not shape.remedy),
 )
 
-#: Azure names a deployment, and so the model, in the path.
+#: Azure names a deployment, and so the model, in the path; for responses in the body.
 AZURE: Final = Interface(
     "azure",
-    {},
+    {"/openai/responses": _RESPONSES, "/openai/responses/compact": _RESPONSES},
     tuple(
         (re.compile(rf"/openai/deployments/(?P<model>[A-Za-z0-9._-]{{1,128}}){re.escape(path)}", re.ASCII), shape)
         for path, shape in OPENAI.fixed.items()

@@ -61,6 +61,7 @@ class CallReading(NamedTuple):
     :data:`limiter.domain.calls.OPERATIONS`.
     `usage_unasked`: a stream that tells its usage only if stream_options.include_usage asks for it, which it does not.
     `in_background`: the answer does not wait for the model, and does not tell what it will have used.
+    `thinking`: how much the model is told that it may think; it counts where no maximum output is named.
     """
 
     provider: str
@@ -76,6 +77,7 @@ class CallReading(NamedTuple):
     output_field: str = ""
     usage_unasked: bool = False
     in_background: bool = False
+    thinking: int = 0
 
     @property
     def size(self) -> Size:
@@ -167,6 +169,7 @@ def _read(received: _Received, model: str) -> CallReading:
         asked.output_field,
         stream and _usage_unasked(dialect, provider, body.get("stream_options")),
         dialect is Dialect.OPENAI_RESPONSES and flag(body, "background"),
+        asked.thinking,
     )
 
 

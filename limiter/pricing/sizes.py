@@ -16,22 +16,30 @@ from typing import Any, Final
 
 from limiter.pricing.audio import audio_length
 from limiter.pricing.bounds import Bound, Size
-from limiter.pricing.documents import document_pages
+from limiter.pricing.conversations import kept_items
+from limiter.pricing.documents import document_pages, is_packed
 from limiter.pricing.families import Family, family_of
 from limiter.pricing.growth import STORED_TOKENS, growth_of, stored
 from limiter.pricing.images import decoded, image_tokens
-from limiter.pricing.parts import MARKS, Part, read_part
+from limiter.pricing.parts import MARKS, Part, is_kept_audio, read_part
 from limiter.pricing.paths import Dialect
 from limiter.pricing.texts import decomposed_bytes, text_tokens
 
 #: Fields whose values are content: of a request, and of what is inside of content.
 _CONTENT: Final = frozenset(
     {"content", "parts", "output", "toolResult", "functionResponse", "function_response", "source", "document"}
+    | {"guardContent", "images"}
 )
 _MESSAGES: Final = frozenset(
     {"messages", "input", "inputs", "contents", "content", "system", "systemInstruction", "system_instruction"}
     | {"requests", "instances", "message"}
 )
+
+#: What may stand beside the content of a part, in the same object: how long it is cached, and words about it.
+_BESIDE: Final = ("cache_control", "title", "context")
+
+#: Kinds of parts in which there may be sound, which has a price of its own.
+_SOUNDING: Final = frozenset({"audio", "video"})
 
 #: Fields of a request that ask for an answer in a form, which the model is told.
 _FORMS: Final = ("response_format", "text", "output_config", "output_format", "outputConfig")
@@ -62,8 +70,8 @@ class _Tally:
         elif part.where:
             strict, safe = 0, 0
             self.grow(part, STORED_TOKENS)
-        elif part.kind == "text":
-            strict, safe = 0, text_tokens(decoded(part.data).decode("utf-8", "replace"))
+        elif part.kind == "text" and not is_packed(data := decoded(part.data)):
+            strict, safe = 0, text_tokens(data.decode("utf-8", "replace"))
         elif part.kind == "audio":
             length = audio_length(decoded(part.data))
             strict, safe = length.strict * self.family.second[0], length.safe * self.family.second[1]
@@ -75,10 +83,18 @@ class _Tally:
         self.strict += strict
         self.safe += safe
 
+    def note(self, node: Mapping[str, Any]) -> None:
+        """Count what an object that is text itself names besides: sound of an earlier answer."""
+        if "audio" in node and is_kept_audio(node["audio"]):
+            self.grow(Part("audio", where="audio.id"), STORED_TOKENS)
+
     def grow(self, part: Part, tokens: int) -> None:
         """Note a part that only the context window bounds."""
         place = part.where or "data", part.kind
         self.elsewhere[place] = self.elsewhere.get(place, 0) + tokens
+        if part.kind in _SOUNDING:
+            self.sound[0] += 1
+            self.sound[1] += tokens
 
     def _packed(self, part: Part) -> tuple[int, int]:
         """Documents and films: what is in them may be far more than their bytes, so that only a window bounds it."""
@@ -97,7 +113,7 @@ def measure(body: bytes, request: Mapping[str, Any], *, model: str, dialect: Dia
     del dialect  # what is in a request tells more
     family = family_of(model)
     tally = _Tally(family)
-    _walk(request, tally)
+    _walk(_without_images(request, tally) if "images" in request else request, tally)
     text = "\n".join(tally.texts)
     strict, safe = _preambles(request, family)
     written = len(body) - tally.blob
@@ -105,7 +121,9 @@ def measure(body: bytes, request: Mapping[str, Any], *, model: str, dialect: Dia
         written += decomposed_bytes(text)
     strict += written + tally.strict
     safe = min(strict, safe + text_tokens(text) + tally.safe)
-    parts = [stored(*place, tokens) for place, tokens in tally.elsewhere.items()] if tally.elsewhere else ()
+    parts = [stored(*place, tokens) for place, tokens in tally.elsewhere.items()]
+    if type(items := request.get("input")) is list and (kept := kept_items(items)) is not None:
+        parts.append(kept)
     growth = growth_of(request, model, parts)
     if "1h" not in tally.texts and not tally.sound[0]:
         return Size(Bound(strict), Bound(safe), growth)
@@ -158,6 +176,7 @@ def _walk(request: Mapping[str, Any], tally: _Tally) -> None:
             _sort(node, texts, content, plain)
         elif MARKS.isdisjoint(node) or (part := read_part(node)) is None:
             texts.extend(node)
+            tally.note(node)
             for name, value in node.items():
                 if type(value) is str:
                     texts.append(value)
@@ -165,7 +184,22 @@ def _walk(request: Mapping[str, Any], tally: _Tally) -> None:
                     (content if name in _CONTENT else plain).append(value)
         else:
             tally.add(part)
+            plain.append([node[name] for name in _BESIDE if name in node])
     _collect(plain, texts)
+
+
+def _without_images(request: Mapping[str, Any], tally: _Tally) -> Mapping[str, Any]:
+    """Count the `images` that are addresses with the image in them (Cohere's, to embed); return the rest."""
+    images = request["images"]
+    if type(images) is not list:
+        return request
+    others: list[Any] = []
+    for each in images:
+        if type(each) is str and each.startswith("data:image/"):
+            tally.add(Part("image", each.partition(",")[2]))
+        else:
+            others.append(each)
+    return {**request, "images": others}
 
 
 def _sort(values: list[Any], texts: list[str], content: list[Any], plain: list[Any]) -> None:

@@ -57,39 +57,42 @@ _CLASS_OF: Final = bytes(
     next((number for number, (_, leads) in enumerate(_SCRIPTS) if byte in leads), 255) for byte in range(256)
 )
 
+_WEIGHTS: Final = tuple(weight for weight, _ in _SCRIPTS)
+_HIGH: Final = bytes(range(128, 256))
+#: What is no first byte of a character outside of ASCII.
+_NO_LEAD: Final = bytes(byte for byte in range(256) if _CLASS_OF[byte] == 255)
+
 
 def text_tokens(text: str) -> int:
     """Return about how many tokens `text` is at most; never more than its bytes in UTF-8."""
     data = text.encode("utf-8", "surrogatepass")
-    size = len(data)
+    size = plain = len(data)
+    hundredths = foreign = 0
+    if not text.isascii():
+        hundredths = _foreign(data)
+        data = data.translate(None, _HIGH)
+        plain = len(data)
+        foreign = size - plain
     rest = data.translate(None, _LOWER)
-    lower = size - len(rest)
+    lower = plain - len(rest)
     spaces = rest.count(b" ")
     left = rest.translate(None, b" ")
     rest = left.translate(None, _PUNCTUATION)
     marks = len(left) - len(rest)
     left = rest.translate(None, _UPPER)
     upper = len(rest) - len(left)
-    rest = left.translate(None, _DIGITS)
-    digits = len(left) - len(rest)
-    hundredths = (
+    controls = len(left.translate(None, _DIGITS))
+    digits = len(left) - controls
+    hundredths += (
         lower * _LOWER_WEIGHT
         + spaces * _SPACE_WEIGHT
         + marks * _PUNCTUATION_WEIGHT
         + upper * _UPPER_WEIGHT
         + digits * _DIGIT_WEIGHT
         + min(digits, size - digits) * _BESIDE_DIGIT_WEIGHT
+        + controls * _CONTROL_WEIGHT
     )
-    foreign = 0
-    if rest:
-        wide = rest.translate(None, _CONTROLS)
-        controls = len(rest) - len(wide)
-        hundredths += controls * _CONTROL_WEIGHT
-        if wide:
-            foreign = len(wide)
-            hundredths += _foreign(wide)
-        spaces += controls
-    long = lower + upper - _WORD * (spaces + marks + foreign)
+    long = lower + upper - _WORD * (spaces + controls + marks + foreign)
     if long > 0:
         hundredths += long * _LONG_WORD_WEIGHT
     return min(size, -(-hundredths // 100))
@@ -98,21 +101,30 @@ def text_tokens(text: str) -> int:
 def decomposed_bytes(text: str) -> int:
     """Return how many bytes `text` may grow by where a tokenizer first brings it into a normal form (Qwen's: NFC).
 
-    Musical symbols grow most: four bytes become twelve. The others that grow are so few bytes each, or make so few
-    tokens, that the bytes around them cover it.
+    Musical symbols grow most: four bytes become twelve. Letters of Tibetan and pointed ones of Hebrew become six bytes
+    of three. Of others that grow, each makes at most a token more than it has bytes. The text is not brought into that
+    form to measure it, as the time for that grows with the square of the accents on one letter.
     """
     data = text.encode("utf-8", "surrogatepass")
-    return 8 * sum(data.count(lead) for lead in _MUSICAL)
+    return sum(grown * data.count(lead) for first, grown, leads in _GROWING if first in data for lead in leads)
 
 
-_MUSICAL: Final = (b"\xf0\x9d\x85", b"\xf0\x9d\x86", b"\xf0\x9d\x87")
+#: First byte, by how many bytes a character may grow, and with what such characters begin.
+_GROWING: Final = (
+    (b"\xf0", 8, (b"\xf0\x9d\x85", b"\xf0\x9d\x86", b"\xf0\x9d\x87")),
+    (b"\xe0", 3, (b"\xe0\xbd", b"\xe0\xbe")),
+    (b"\xe0", 1, (b"\xe0\xa7", b"\xe0\xa8", b"\xe0\xa9", b"\xe0\xad")),
+    (b"\xe2", 1, (b"\xe2\xab",)),
+    (b"\xef", 3, (b"\xef\xab", b"\xef\xac")),
+    (b"\xcd", 1, (b"\xcd\x84",)),
+)
 
 
 def _foreign(data: bytes) -> int:
-    """Hundredths of a token of text outside of ASCII, in UTF-8."""
-    classes = data.translate(_CLASS_OF)
+    """Hundredths of a token of what is outside of ASCII in a text in UTF-8."""
+    classes = data.translate(_CLASS_OF, _NO_LEAD)
     hundredths = 0
-    for number, (weight, _) in enumerate(_SCRIPTS):
+    for number, weight in enumerate(_WEIGHTS):
         hundredths += classes.count(number) * weight
     if b"\xe1" in data:
         hundredths -= sum(data.count(lead) for lead in _VIETNAMESE) * _VIETNAMESE_LESS

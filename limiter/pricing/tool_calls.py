@@ -91,7 +91,7 @@ def _add_item(found: dict[str, int], item: Mapping[str, Any]) -> None:
 
 def _container(item: Mapping[str, Any]) -> str:
     """Return the id of OpenAI's container that an item ran in; "": it ran in none."""
-    if item.get("type") not in _IN_CONTAINER:
+    if str(item.get("type")) not in _IN_CONTAINER:
         return ""
     name = item.get("container_id") or _inside(item, "environment").get("container_id")
     return name if isinstance(name, str) else ""
@@ -120,7 +120,7 @@ def shown_only(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return, of a whole answer, the little that :func:`count_tool_calls` needs: streams keep no more."""
     kept: dict[str, Any] = {}
     if isinstance(answer.get("output"), list):
-        items = [item for item in _objects(answer["output"]) if item.get("type") in {*_ITEMS, *_IN_CONTAINER}]
+        items = [item for item in _objects(answer["output"]) if str(item.get("type")) in {*_ITEMS, *_IN_CONTAINER}]
         kept["output"] = [{name: item[name] for name in _SHOWN if name in item} for item in items]
         if any(map(_container, items)):
             kept["tools"] = [tool for tool in _objects(answer.get("tools")) if container_size(tool) > 1]

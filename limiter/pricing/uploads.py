@@ -9,7 +9,7 @@ from limiter.pricing.asking import Asked
 from limiter.pricing.audio import audio_length
 from limiter.pricing.bounds import Bound, Size
 from limiter.pricing.forms import Form
-from limiter.pricing.media import openai_images, openai_videos
+from limiter.pricing.media import CHANGED_IMAGE_TOKENS, openai_images, openai_videos
 from limiter.pricing.paths import Dialect
 from limiter.pricing.request_fields import BODY
 
@@ -19,10 +19,10 @@ _AUDIO_TOKENS_PER_SECOND: Final = 10
 #: What stands around the sound, or around an image to be changed.
 _REQUEST_TOKENS: Final = 128
 
-#: One image to be changed: tiles of 512 px after its shorter side is made 512 px, and 6,240 where all of it is kept
-#: (input_fidelity: high); OpenAI's guide to image generation, 2025-10.
-_IMAGE_TOKENS: Final = 10_000
-_SAFE_IMAGE_TOKENS: Final = 7_000
+_IMAGE_TOKENS, _SAFE_IMAGE_TOKENS = CHANGED_IMAGE_TOKENS
+
+#: Fields that name a recording which is elsewhere.
+_ELSEWHERE: Final = ("url", "file_url", "file_id")
 
 #: Fields of a form that are numbers where JSON is sent instead.
 _NUMBERS: Final = ("n", "partial_images")
@@ -60,9 +60,12 @@ def _images(tokens: int) -> dict[str, int]:
 def _transcription(form: Form, model: str) -> tuple[Asked, Size]:
     """A recording; where it is only named by URL, nothing here tells how long it is."""
     recording = form.file("file")
-    if not recording:
-        remedy = "send the recording itself in the field file, or an estimate with its audio_seconds"
-        raise InvalidArgument(f"{BODY}.file", form.fields.get("url", form.fields.get("file_url", "")), remedy)
+    elsewhere = next((value for name in _ELSEWHERE if (value := form.fields.get(name))), "")
+    if not recording or elsewhere:
+        remedy = "send the recording itself in the field file, and no other, or an estimate with its audio_seconds"
+        raise InvalidArgument(f"{BODY}.file", elsewhere, remedy)
+    if len(form.files["file"]) > 1:
+        raise InvalidArgument(f"{BODY}.file", f"{len(form.files['file'])} files", "send one recording")
     length = audio_length(recording)
     words = len(form.fields.get("prompt", "").encode()) + _REQUEST_TOKENS
     if "gpt-4o" not in model:

@@ -118,7 +118,7 @@ class Accounting:
                     retention_ms=RETENTION_SETTLED_MS,
                     call=ledger_call(plan, call.request_id, call.tags),
                     ending=reckoning.ending(),
-                    flags=reckoning.flags,
+                    flags=_OUTCOME_FLAGS[reckoning.outcome] | reckoning.flags,
                 )
             )
             desk.clock.hear(reply.now_ms)

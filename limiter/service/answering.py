@@ -25,8 +25,12 @@ def granted(plan: Plan, asked: HoldCall, reply: HoldReply) -> Granted:
     """The answer to a grant."""
     limits: list[LimitStatus] = []
     warnings: list[LimitStatus] = []
+    now_ms, cost, tokens, requests = reply.now_ms, asked.cost, asked.tokens, asked.requests
     for raw in reply.statuses:
-        (warnings if raw.why else limits).append(_status(plan, asked, raw, reply.now_ms))  # Why.INFORMS is 0
+        if asked.lesser is not None:
+            cost = asked.amount(plan.scopes[raw.scope].limits[raw.limit])
+        status = limit_status(plan, raw, now_ms=now_ms, cost=cost, tokens=tokens, requests=requests)
+        (warnings if raw.why else limits).append(status)  # Why.INFORMS is 0
     return Granted(
         "" if asked.dry_run else str(asked.name),
         reply.held,
@@ -46,7 +50,7 @@ def denied(plan: CallPlan, asked: HoldCall, reply: HoldReply) -> Denied:
     refusing = [raw for raw in reply.statuses if raw.why == Why.REFUSES]
     return Denied(
         reason=reason,
-        message=refusal_message(reason, violations, model=plan.model),
+        message=refusal_message(reason, violations, model=plan.model, provider=plan.provider),
         violations=violations,
         limits=_statuses(plan.plan, asked, reply, Why.INFORMS),
         warnings=_statuses(plan.plan, asked, reply, Why.SHADOWS),

@@ -27,9 +27,9 @@ def doubt_nothing(said: Reckoning, subject: Subject) -> Reckoning:
 def not_for_nothing(told: Reckoning, subject: Subject) -> Reckoning:
     """Charge the floor at least; the hold, where what was told comes to nothing and there is no floor.
 
-    Free models and calls that the provider refused may cost nothing.
+    Free models and calls that the provider refused may cost nothing; a call that failed and cost something has a floor.
     """
-    if subject.free or told.outcome is Outcome.FAILED:
+    if subject.free or (told.outcome is Outcome.FAILED and not told.cost):
         return told
     floor = subject.facts.floor
     nothing = told.cost == 0

@@ -45,11 +45,12 @@ class Reserving:
         """Ask for a hold. A refusal is an answer; an error means that no decision was made."""
         desk = self._desk
         _check_deadline(call.deadline)
-        size = read_request(call.size) if isinstance(call.size, ProviderRequest) else call.size
         identity = desk.known_identity(call.principal) or await desk.identify(call.principal)
         if identity is None:
             return self._refuse_unknown(call)
         key, secret_expires_ms = identity
+        # Only now: a stranger's body is not worth the time.
+        size = read_request(call.size) if isinstance(call.size, ProviderRequest) else call.size
         question, tags = _question(call, size, key)
         request_id = call.request_id or token_hex(16)
         own = desk.pepper.reservation_id(key, request_id) if call.request_id else request_id
@@ -59,11 +60,11 @@ class Reserving:
             plan = desk.plans.lasting(question) or await desk.plans.get(question)
             if plan is None:
                 return self._refuse_unknown(call, key)
-            learned = self._learned(plan, key)
-            sized = await self._sized(call, size, question, plan, learned)
-            if sized is None:
+            try:
+                request, hold, learned = self._sized(call, size, plan, key)
+            except InvalidArgument as error:
+                await self._forget_if_stale(question, plan, error)
                 continue
-            request, hold = sized
             facts = facts_of(plan, request, hold)
             asked = self._hold_call(call, plan, hold, facts, name, request_id, tags, secret_expires_ms)
             reply = await desk.store.reserve(asked, deadline=call.deadline)
@@ -88,27 +89,24 @@ class Reserving:
             return _with_output_field(verdict, request)
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
 
-    def _learned(self, plan: CallPlan, key: Scope) -> Learned | None:
-        """What such calls really cost, where a limit of the plan asks for it and enough of them are known."""
-        if plan.sizings[-1] is not Sizing.LEARNED:
-            return None
-        quantile = plan.settings.learned_quantile
-        factor = self._desk.learned.factor(key.organization, key.team, plan.model, quantile)
-        return None if factor is None else partial(learned_cost, factor=factor)
-
-    async def _sized(
-        self, call: ReserveCall, size: _Size, question: Question, plan: CallPlan, learned: Learned | None
-    ) -> tuple[Request, Hold] | None:
-        """What is asked for, and what is held; None: the plan that there is none by is out of date, and forgotten."""
+    def _sized(
+        self, call: ReserveCall, size: _Size, plan: CallPlan, key: Scope
+    ) -> tuple[Request, Hold, Learned | None]:
+        """What is asked for, what is held, and what such calls really cost if the hold rests on it."""
         if plan.plan.denial:
-            return request_of(None, ""), Hold(0, 0, None)
-        try:
-            request = request_of(size, plan.model, capped=call.caps_output)
-            return request, size_hold(plan, request, learned)
-        except InvalidArgument:
-            if not await self._desk.forgets_if_stale(question, plan):
-                raise
-        return None
+            return request_of(None, ""), Hold(0, 0, None), None
+        learned = None
+        if plan.sizings[-1] is Sizing.LEARNED:
+            quantile = plan.settings.learned_quantile
+            factor = self._desk.learned.factor(key.organization, key.team, plan.model, quantile)
+            learned = None if factor is None else partial(learned_cost, factor=factor)
+        request = request_of(size, plan.model, capped=call.caps_output)
+        return request, size_hold(plan, request, learned), learned
+
+    async def _forget_if_stale(self, question: Question, plan: CallPlan, error: InvalidArgument) -> None:
+        """Raise what the plan says of the call, unless the plan is out of date."""
+        if not await self._desk.forgets_if_stale(question, plan):
+            raise error
 
     async def _sweep_helped(self, organization: str) -> bool:
         """End what is due in the shard; answers whether anything ended."""

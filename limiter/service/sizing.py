@@ -13,6 +13,7 @@ from limiter.policy.matching import Settings
 from limiter.pricing.bounds import Bound, Growth, Size
 from limiter.pricing.model_price import ModelPrice
 from limiter.pricing.reading import CallReading
+from limiter.pricing.units import direction
 from limiter.service.plans import CallPlan
 from limiter.store.port import PlanLimit
 
@@ -30,7 +31,7 @@ class Request(NamedTuple):
 
     `max_output_tokens` is per choice, None: not said. `cost` None: to be priced. `capped`: the caller will write the
     answer's max_output_tokens into a request that names none. `field` is what errors name, `output_field` where in a
-    provider's request a maximum output would be.
+    provider's request a maximum output would be. `thinking` comes on top of an output that is assumed.
     """
 
     size: Size
@@ -41,6 +42,7 @@ class Request(NamedTuple):
     operation: str = ""
     field: str = "estimate"
     output_field: str = ""
+    thinking: int = 0
 
 
 class Extent(NamedTuple):
@@ -87,10 +89,11 @@ def request_of(size: Estimate | CallReading | int | None, model: str, *, capped:
             operation=reading.operation,
             field="provider_request.body",
             output_field=reading.output_field,
+            thinking=reading.thinking,
         )
     if isinstance(size, Estimate):
         bound = Bound(size.input_tokens, size.units)
-        return Request(Size(bound, bound), size.max_output_tokens, capped=capped)
+        return Request(Size(bound, bound), size.max_output_tokens, 1, None, capped)
     return Request(Size(_NOTHING, _NOTHING), 0, cost=size or 0)
 
 
@@ -103,25 +106,29 @@ def size_hold(plan: CallPlan, request: Request, learned: Learned | None = None) 
     price, settings = plan.price, plan.settings
     if request.cost is not None:
         return Hold(_checked(request.cost, settings), 0, None)
-    extents = {way: size_call(price, request, way, default_output=plan.default_output) for way in plan.ways}
-    tokens = extents[plan.ways[-1] if settings.estimate is not Sizing.STRICT else Sizing.STRICT].tokens
-    least, most = extents[plan.ways[-1]].output, extents[plan.ways[0]].output
+    # Of the ways, the strictest comes first; most plans have one only.
+    strictest = loosest = size_call(price, request, plan.ways[0], default_output=plan.default_output)
+    if len(plan.ways) > 1:
+        loosest = size_call(price, request, plan.ways[1], default_output=plan.default_output)
+    tokens = strictest.tokens if settings.estimate is Sizing.STRICT else loosest.tokens
+    least, most = loosest.output, strictest.output
     if price is None:
         return Hold(0, tokens, least, most_output=most)
-    floor = plan.floor(request.operation)
+    floor = plan.floor(request.operation) if plan.floors else 0
     amounts, safe = [], None
     for sizing in plan.sizings:
+        extent = strictest if sizing is Sizing.STRICT else loosest
+        amount = extent.cost
         if sizing is Sizing.LEARNED:
-            extent = extents[Sizing.SAFE]
             safe = _parts(price, extent)
-            amount = extent.cost if learned is None else min(extent.cost, learned(*safe))
             # What is held for as nothing passes a spent budget.
-            amounts.append(max(amount, floor, 1 if extent.cost else 0))
-        else:
-            amounts.append(max(extents[sizing].cost, floor))
+            amount = max(amount if learned is None else min(amount, learned(*safe)), 1 if amount else 0)
+        amounts.append(max(amount, floor) if floor else amount)
+    if len(amounts) == 1:
+        return Hold(_checked(amounts[0], settings), tokens, least, None, most, safe)
     cost = _checked(max(amounts), settings)
     # The strict amount is an upper bound, so that none of the others need be more.
-    lesser = (min(cost, amounts[1]), min(cost, amounts[-1])) if len(amounts) > 1 else None
+    lesser = min(cost, amounts[1]), min(cost, amounts[-1])
     return Hold(cost, tokens, min(least, most), lesser, max(least, most), safe)
 
 
@@ -156,12 +163,22 @@ def _output(price: ModelPrice | None, request: Request, way: Sizing, default_out
     """The output of a call that names none: what somebody will write into it, else all that the model can write."""
     longest = price.max_output_tokens if price is not None else None
     if way is not Sizing.STRICT or request.capped or price is None:
-        return default_output if longest is None else min(default_output, longest)
+        # The policy's number is for an answer: what the model is told to think is not to be cut off by it.
+        assumed = min(default_output + request.thinking, COUNT_MAX)
+        return assumed if longest is None else min(assumed, longest)
+    if longest is None and _is_silent(price):
+        return default_output
     if longest is None:
         named = request.output_field or ("a maximum output" if request.operation else "max_output_tokens")
         remedy = f"name {named}: how much {price.model} can write is not known (estimate: strict)"
         raise InvalidArgument(request.field, "no maximum output", remedy)
     return longest
+
+
+def _is_silent(price: ModelPrice) -> bool:
+    """Whether output of the model costs nothing: it is billed by the image, the second or the call."""
+    fee = price.hold_nanousd(input_tokens=0, max_output_tokens=0, units={})
+    return price.hold_nanousd(input_tokens=0, max_output_tokens=COUNT_MAX, units={}) == fee
 
 
 def _grown(price: ModelPrice, request: Request, growth: Growth, bound: Bound) -> Bound:
@@ -172,7 +189,13 @@ def _grown(price: ModelPrice, request: Request, growth: Growth, bound: Bound) ->
         remedy = f"the context window of {price.model} is not known, so that nothing bounds it (estimate: strict)"
         raise InvalidArgument(request.field, growth.reason, remedy)
     grown = (growth.rounds + 1) * price.context_window
-    return Bound(max(bound.input_tokens, grown), _sum(bound.units, growth.fees))
+    # What is added may be of the dearer kinds, too: sound by its URL, a document that is cached for an hour.
+    units = {unit: max(count, grown) if _is_input(unit) else count for unit, count in bound.units.items()}
+    return Bound(max(bound.input_tokens, grown), _sum(units, growth.fees))
+
+
+def _is_input(unit: str) -> bool:
+    return unit.endswith("_tokens") and direction(unit) == "input"
 
 
 def _with_allowance(price: ModelPrice, growth: Growth, bound: Bound) -> Bound:

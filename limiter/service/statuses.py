@@ -59,10 +59,12 @@ def retry_after_ms(plan: Plan, raws: list[RawStatus], *, now_ms: int, tokens: in
     return wait_ms
 
 
-def refusal_message(reason: DenialReason, violations: tuple[LimitStatus, ...], *, model: str = "") -> str:
+def refusal_message(
+    reason: DenialReason, violations: tuple[LimitStatus, ...], *, model: str = "", provider: str = ""
+) -> str:
     """One sentence for people: what refused, and what to do."""
     if not violations:
-        return _PLAIN[reason].format(model=model or "(none)")
+        return _PLAIN[reason].format(model=model or "(none)", at=f" at {provider}" if provider else "")
     return f"{_HEADINGS[reason]}: " + "; ".join(_violation(status) for status in violations)
 
 
@@ -109,6 +111,6 @@ _PLAIN = {
     DenialReason.KEY_DISABLED: "the API key is disabled, or its team or organization is",
     DenialReason.KEY_EXPIRED: "the API key has expired; rotate it with `limiter keys rotate`",
     DenialReason.MODEL_NOT_ALLOWED: "the policy does not allow the model {model} for this key",
-    DenialReason.MODEL_UNPRICED: "the model {model} has no price; price it in the price file or name it free"
+    DenialReason.MODEL_UNPRICED: "the model {model} has no price{at}; price it in the price file or name it free"
     " in the policy",
 }

@@ -70,6 +70,15 @@ def test_a_grant_is_printed_for_people(limiter: CommandLine, sidecar: FakeSideca
     assert output.row("daily", "20.00 USD/day", "19.000000001", "0.50", "0.499999999", "97.5 %")
 
 
+def test_the_name_of_a_reservation_stays_whole_on_a_narrow_terminal(
+    limiter: CommandLine, sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar.answers("Reserve", granted())
+    monkeypatch.setenv("COLUMNS", "60")
+
+    assert limiter.run("reserve", "acme/search/bot", *SIZE).row("reservation", RESERVATION)
+
+
 def test_a_refusal_has_an_exit_code_of_its_own_and_says_why(limiter: CommandLine, sidecar: FakeSidecar) -> None:
     sidecar.answers("Reserve", DENIED)
 

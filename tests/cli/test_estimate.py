@@ -157,8 +157,12 @@ def test_streams_and_bytes_are_read_as_they_were_sent(limiter: CommandLine) -> N
     text = "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n"
     stream = chat(content_type="text/event-stream", response=text)
     raw = {"__bytes__": base64.b64encode(json.dumps(answer).encode()).decode()}
-    found = limiter.run("estimate", "--calls", record(stream, chat(response=raw)), "--format", "json").json
-    assert numbers(found) == (2, 2, 2, 2, 2, 0)
+    raw_stream = chat(
+        content_type="text/event-stream", response={"__bytes__": base64.b64encode(text.encode()).decode()}
+    )
+    calls = record(stream, chat(response=raw), raw_stream)
+    found = limiter.run("estimate", "--calls", calls, "--format", "json").json
+    assert numbers(found) == (3, 3, 3, 3, 3, 0)
 
 
 def test_the_standard_input_is_read_too() -> None:
@@ -279,3 +283,9 @@ def test_a_production_trace_is_covered_by_learned_holds_a_fifth_as_large(limiter
     found = limiter.run("estimate", "--trace", str(file), "--max-output-tokens", "4096", "--format", "json").json
     assert found["covered_of_learned"] >= 0.99
     assert found["of_safe"] <= 0.2
+
+
+def test_a_file_that_has_no_calls_at_all_is_the_wrong_one(limiter: CommandLine) -> None:
+    output = limiter.run("estimate", "--calls", record("a,b", "1,2"), exit_code=2)
+
+    assert "it has no calls (line 1: it is not JSON" in output.err

@@ -234,3 +234,22 @@ def test_a_glob_is_compared_with_each_model_that_it_matches(limiter: CommandLine
 
     assert output.row("openai/sora-2-pro", "video_seconds")[2:] == ["0.3", "0.1", "-66.7 %"]
     assert not [line for line in output.lines if line.startswith("openai/sora-2 ")]
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "broken.yaml"])
+def test_a_price_file_that_cannot_be_used_is_a_mistake_of_the_command_line(
+    name: str, limiter: CommandLine, directory: Path
+) -> None:
+    (directory / "broken.yaml").write_text("version: 2")
+    (directory / "calls.jsonl").write_text("{}")
+
+    for command in (("prices", "show", "gpt-4o"), ("estimate", "--calls", "calls.jsonl")):
+        output = limiter.run(*command, "--prices", name, exit_code=2)
+        assert output.err.splitlines()[0].startswith(f"limiter: {name}: ")
+        assert "Errno" not in output.err
+
+
+def test_an_import_of_nothing_says_so(limiter: CommandLine, listed: Path) -> None:
+    output = limiter.run("prices", "import", str(listed), "--provider", "nobody")
+
+    assert "no entry" in output.err

@@ -94,6 +94,23 @@ def test_a_narrow_terminal_does_without_the_overage(
     assert output.row("daily")[-3:] == ["0.499999999", "97.5 %", "0"]
 
 
+@pytest.mark.parametrize("columns", range(40, 130, 10))
+def test_no_digit_is_cut_however_narrow_the_terminal_is(
+    columns: int, limiter: CommandLine, sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar.answers("ListScopes", scopes(overage=1_250_000_001))
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    output = limiter.run("top", "--once")
+
+    numbers = {word for line in output.lines for word in line.split() if word[0].isdigit()}
+    assert {"19.000000001", "0.499999999", "19.999999999"} <= numbers
+    assert numbers <= {
+        *("20.00", "19.000000001", "0.50", "0.499999999", "97.5", "1.250000001"),
+        *("0.000000001", "0.00", "19.999999999", "0.0", "0"),
+    }
+
+
 def test_a_pipe_gets_one_look(limiter: CommandLine, sidecar: FakeSidecar) -> None:
     sidecar.answers("ListScopes", scopes())
 

@@ -163,7 +163,8 @@ async def test_a_decision_that_envoy_did_not_wait_for_holds_nothing(
             writer.close()
 
     statuses = await asyncio.gather(*(call(label) for label in labels))
-    statuses.append(await call(f"{run}-alone"))  # so that at least one is in time
-    assert set(statuses) <= {"200", "503"}
-    assert "503" in statuses
-    await check_charges(caller, [*labels, f"{run}-alone"])
+    while "200" not in statuses and len(labels) < 2 * LATE:  # alone, one of them is in time
+        labels.append(f"{run}-{len(labels)}")
+        statuses.append(await call(labels[-1]))
+    assert set(statuses) == {"200", "503"}
+    await check_charges(caller, labels)

@@ -78,7 +78,7 @@ AUTO = {"type": "container_auto"}
         ({"input": "", "tools": [{"type": "mcp"}]}, "gpt-5", "tools.0 (mcp)", None, {}, "max_tool_calls"),
         ({"input": "", "previous_response_id": "resp_1"}, "gpt-5", "previous_response_id", 0, {}, "earlier turns"),
         ({"input": "", "conversation": "conv_1"}, "gpt-5", "conversation", 0, {}, "earlier turns"),
-        ({"prompt": {"id": "pmpt_1"}}, "gpt-5", "prompt", 0, {}, "its text"),
+        ({"prompt": {"id": "pmpt_1"}}, "gpt-5", "prompt", None, {}, "its text"),
         ({"input": "", "reasoning": {"mode": "pro"}}, "gpt-5", "reasoning.mode", None, {}, "leave reasoning.mode out"),
         ({"web_search_options": {}}, "gpt-4o", "web_search_options", 1, {"web_searches": 1}, "leave"),
         ({"tools": [SEARCH]}, "claude-sonnet-4-5", "tools.0 (web_search_20250305)", None, {}, "max_uses"),
@@ -132,6 +132,24 @@ AUTO = {"type": "container_auto"}
             "leave",
         ),
         ({"tools": [{"type": "openrouter:advisor"}]}, "gpt-4o", "tools.0 (openrouter:advisor)", None, {}, "leave"),
+        ({"input": [{"type": "item_reference", "id": "a"}]}, "gpt-5", "input (item_reference)", 0, {}, "content"),
+        ({"input": [{"type": "reasoning", "id": "a", "summary": []}]}, "o3", "input (reasoning)", 0, {}, "content"),
+        (
+            {"input": "", "context_management": [{"type": "compaction", "compact_threshold": 9_000}]},
+            "gpt-5",
+            "context_management",
+            1,
+            {},
+            "compaction",
+        ),
+        (
+            {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+            "claude-opus-4-6",
+            "context_management",
+            1,
+            {},
+            "compaction",
+        ),
     ],
 )
 def test_what_grows_says_why_how_far_and_what_to_set(  # noqa: PLR0917 - a row of the table
@@ -152,6 +170,9 @@ def test_what_grows_says_why_how_far_and_what_to_set(  # noqa: PLR0917 - a row o
         {"tools": [{"functionDeclarations": [{"name": "f"}]}, {"computerUse": {}}]},
         {"toolConfig": {"tools": [{"toolSpec": {"name": "f"}}, {"cachePoint": {"type": "default"}}]}},
         {"input": "", "tools": [{"type": "tool_search", "execution": "client"}, {"type": "local_shell"}]},
+        {"input": [{"type": "reasoning", "id": "a", "encrypted_content": "gAAA"}, {"type": "message", "id": "b"}]},
+        {"input": [{"type": "image_generation_call", "id": "a", "result": "iVBO"}, "text", 7]},
+        {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
         {"prompt": "Once upon a time", "search_parameters": {"mode": "off"}, "reasoning": {"effort": "low"}},
     ],
 )

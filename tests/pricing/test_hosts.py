@@ -36,6 +36,7 @@ PROJECT = "/v1beta1/projects/acme/locations/europe-west4"
         ("openrouter.ai", "/api/v1/chat/completions", "openrouter", Dialect.OPENAI_CHAT),
         (GEMINI, "/v1beta/openai/chat/completions", "google", Dialect.OPENAI_CHAT),
         ("acme.openai.azure.com", "/openai/v1/responses", "azure", Dialect.OPENAI_RESPONSES),
+        ("acme.openai.azure.com", "/openai/responses?api-version=preview", "azure", Dialect.OPENAI_RESPONSES),
         ("acme.services.ai.azure.com", "/anthropic/v1/messages", "azure", Dialect.ANTHROPIC_MESSAGES),
         ("bedrock-mantle.us-east-1.api.aws", "/v1/responses", "aws", Dialect.OPENAI_RESPONSES),
         (BEDROCK, "/openai/v1/chat/completions", "aws", Dialect.OPENAI_CHAT),

@@ -143,7 +143,7 @@ GOOD = json.dumps({"model": "m", "messages": HELLO}).encode()
         (b'{"model": "m", "max_tokens": 1, "max_tokens": 9999}', "'max_tokens' is given twice in one object"),
         (b'{"model": "m", "max_tokens": 1, "max\\u005ftokens": 9999}', "'max_tokens' is given twice in one object"),
         (b'{"model": "m", "metadata": {"a": {"b": 1, "b": 2}}}', "'b' is given twice in one object"),
-        (b'{"model": "m", "messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "it is nested too deeply"),
+        (b'{"model": "m", "messages": ' + b"[" * 40_000 + b"]" * 40_000 + b"}", "it is nested too deeply"),
         (b'{"model": "m", "max_tokens": ' + b"9" * 5_000 + b"}", "it has a number that is too long"),
         (b'{"model": "' + b"x" * BODY_MAX_BYTES + b'"}', f"send at most {BODY_MAX_BYTES} bytes"),
     ],
@@ -251,6 +251,22 @@ GEMINI = (GOOGLE, "/v1beta/models/gemini-2.5-flash:generateContent")
 BEDROCK = "bedrock-runtime.us-east-1.amazonaws.com"
 CONVERSE = (BEDROCK, "/model/us.amazon.nova-micro-v1%3A0/converse")
 PROFILE = (BEDROCK, "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aapplication-inference-profile%2Fx9/invoke")
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "thinking"),
+    [
+        ({"reasoning": {"max_tokens": 2_000}}, ("openrouter.ai", "/api/v1/chat/completions"), 2_000),
+        ({"reasoning": {"effort": "high"}}, ("openrouter.ai", "/api/v1/chat/completions"), 0),
+        ({"thinking": {"type": "enabled", "budget_tokens": 3_000}}, ("example.com", "/v1/chat/completions"), 3_000),
+        ({"generationConfig": {"thinkingConfig": {"thinkingBudget": 8_000}}}, GEMINI, 8_000),
+        ({"generation_config": {"thinking_config": {"thinking_budget": -1}}}, GEMINI, 0),
+        ({"additionalModelRequestFields": {"thinking": {"budget_tokens": 4_000}}}, CONVERSE, 4_000),
+        ({"thinking": {"token_budget": 500}}, ("api.cohere.com", "/v2/chat"), 500),
+    ],
+)
+def test_a_budget_for_thinking_is_told(fields: dict[str, Any], place: tuple[str, str], thinking: int) -> None:
+    assert read({"model": "m", **fields}, place).thinking == thinking
 
 
 def invoke(model: str) -> tuple[str, str]:

@@ -463,6 +463,7 @@ def test_an_answer_that_should_have_told_its_usage_is_no_such_answer(answer: obj
 def test_a_stream_that_is_not_named_one_is_read_and_so_is_json_that_is() -> None:
     body = f"data: {json.dumps(LAST)}\n\ndata: [DONE]\n\n".encode()
     assert read(body).usage is not None
+    assert read(b": one moment\n\nid: 1\n" + body).usage is not None
     named = ProviderResponse(200, "text/event-stream", json.dumps({"model": "m", "usage": CHAT_USAGE}).encode())
     assert read_response(provider="openai", response=named).usage is not None
 

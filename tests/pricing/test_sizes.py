@@ -256,6 +256,13 @@ def test_what_looks_like_an_image_in_a_tools_description_is_text() -> None:
     assert size(asking("hello", tools=[tool])).strict.input_tokens > len(PICTURE)
 
 
+def test_images_to_embed_are_images() -> None:
+    address = "data:image/png;base64," + base64.b64encode(png(1024, 1024)).decode()
+    found = size({"images": [address, address], "input_type": "image"}, "embed-v4.0")
+    assert found.safe.input_tokens > 2 * 1_300
+    assert found.strict.input_tokens > 100_000
+
+
 def test_an_image_elsewhere_has_a_bound_of_its_own() -> None:
     for part in (
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limiter.pricing.texts import text_tokens
+from limiter.pricing.texts import decomposed_bytes, text_tokens
 
 #: Text, and what the dearest of nine tokenizers in use made of a long text of that kind, per hundred bytes.
 SCRIPTS = [
@@ -54,3 +54,15 @@ def test_the_estimate_of_a_text_is_never_above_its_bytes(text: str) -> None:
 def test_more_text_never_lowers_the_estimate_much(text: str, more: str) -> None:
     # Blanks and marks break long words, and cost as much as they save.
     assert text_tokens(text + more) >= text_tokens(text) - 2 * len(more.encode())
+
+
+@pytest.mark.parametrize(
+    ("letter", "more"),
+    [("\U0001d160", 8), ("\u0f43", 3), ("\u0f93", 3), ("\ufb2c", 2), ("\ufacf", 1), ("\u09dc", 1), ("\u0344", 1)],
+)
+def test_letters_that_a_tokenizer_takes_apart_are_counted_by_their_pieces(letter: str, more: int) -> None:
+    assert decomposed_bytes(f"a {letter * 50}") >= 50 * more
+
+
+def test_text_that_stays_as_it_is_grows_by_nothing() -> None:
+    assert decomposed_bytes("Où est-elle ? 你好，世界。 Привет 안녕하세요 สวัสดี 🎉") == 0  # noqa: RUF001 - a text of many scripts

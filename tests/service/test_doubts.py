@@ -122,6 +122,19 @@ async def test_what_costs_nothing_for_a_reason_is_not_flagged(limiter: Limiter, 
     assert await limiter.count(ZERO) == 0
 
 
+async def test_a_call_that_failed_and_cost_something_costs_its_floor(limiter: Limiter) -> None:
+    await limiter.apply(policy('[{models: ["m"], cost: 0.001}]'))
+    settled = await limiter.settle(await limiter.grant(tokens=(10, 10)), Usage(1, 1), outcome=Outcome.FAILED)
+    assert (settled.cost_nanousd, settled.flags) == (usd("0.001"), RowFlag.FAILED)
+
+
+async def test_a_charge_for_an_answer_that_failed_says_so(limiter: Limiter) -> None:
+    await limiter.apply(policy())
+    booked = await limiter.charge(id="c", actual=ProviderResponse(500, "application/json", b"{}"))
+    assert (booked.cost_nanousd, booked.flags) == (0, RowFlag.FAILED)
+    assert await flags(limiter) == RowFlag.FAILED
+
+
 async def test_a_caller_who_says_that_it_cost_nothing_is_believed_but_not_silently(limiter: Limiter) -> None:
     await limiter.apply(policy())
     with capture_logs() as logged:

@@ -124,6 +124,12 @@ async def test_output_that_nobody_names_is_held_for_as_the_model_can_write_unles
     assert nowhere.max_output_tokens == LONGEST
 
 
+async def test_a_strict_hold_asks_for_no_maximum_where_output_costs_nothing(limiter: Limiter) -> None:
+    await limiter.apply(policy(STRICT))
+    granted = await limiter.grant(tokens=(0, None), units={"input_characters": 100}, model="speaker")
+    assert granted.held_nanousd == 100 * 30_000
+
+
 async def test_a_strict_hold_for_a_model_whose_longest_output_is_not_known_wants_a_maximum_named(
     limiter: Limiter,
 ) -> None:
@@ -131,6 +137,16 @@ async def test_a_strict_hold_for_a_model_whose_longest_output_is_not_known_wants
     with pytest.raises(InvalidArgument, match=r"name max_output_tokens.*strict"):
         await limiter.reserve(tokens=(10, None))
     assert (await limiter.grant(tokens=(10, 5))).held_nanousd == 20_000
+
+
+async def test_what_a_model_is_told_to_think_comes_on_top_of_the_default_output(limiter: Limiter) -> None:
+    await limiter.apply(policy(SAFE))
+    granted = await hold(limiter, reading(max_output_tokens=None, thinking=1_000))
+    assert (granted.held_nanousd, granted.max_output_tokens) == (400 * INPUT + 1_050 * OUTPUT, 1_050)
+    named = await hold(limiter, reading(max_output_tokens=100, thinking=1_000))
+    assert named.held_nanousd == 400 * INPUT + 100 * OUTPUT
+    most = await hold(limiter, reading(max_output_tokens=None, thinking=1_000_000))
+    assert most.max_output_tokens == LONGEST
 
 
 async def test_the_default_output_is_that_of_the_most_specific_pattern(limiter: Limiter) -> None:
