@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -60,10 +60,15 @@ class Place:
 
     scope: Scope
     limit: Limit
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hash once what tells places apart, and no more: every answer names several of them."""
+        object.__setattr__(self, "_hash", hash((self.scope, self.limit.id)))
 
     def __hash__(self) -> int:
-        """Hash what tells places apart, and no more: every answer names several of them."""
-        return hash((self.scope, self.limit.id))
+        """What was hashed when the place was made."""
+        return self._hash
 
 
 class LimitStatus(NamedTuple):

@@ -86,7 +86,8 @@ def reserve_response(verdict: Verdict) -> pb.ReserveResponse:
         response.held_nanousd = verdict.held_nanousd
         if verdict.max_output_tokens is not None:
             response.max_output_tokens = verdict.max_output_tokens
-        response.repeated_call = verdict.repeated_call
+        if verdict.repeated_call:
+            response.repeated_call = True
         if verdict.output_field:
             response.output_field = verdict.output_field
         _set_time(response.expires_at, verdict.expires_at_ms)
@@ -97,7 +98,8 @@ def reserve_response(verdict: Verdict) -> pb.ReserveResponse:
             add_status(response.denial.violations, status)
         for status in verdict.limits:
             add_status(response.limits, status)
-    response.dry_run = verdict.dry_run
+    if verdict.dry_run:
+        response.dry_run = True
     for status in verdict.warnings:
         add_status(response.warnings, status)
     return response

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -65,6 +65,11 @@ class CallPlan:
     ways: tuple[Sizing, ...] = (Sizing.SAFE,)
     default_output: int = OUTPUT_DEFAULT
     floors: tuple[Floor, ...] = ()
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note whether every limit takes the same amount, by what is reckoned alone: most plans are so."""
+        self.is_plain = len(self.sizings) == 1 and self.sizings == self.ways and not self.floors
 
     def floor(self, operation: str) -> int:
         """The least that a call of the model costs which asks for that, in nano-USD; 0: there is no floor."""

@@ -165,7 +165,7 @@ class Reserving:
                 self._desk.metrics.shadow_refusals[kind.name].inc()
         if reply.code == Code.GRANTED:
             self._desk.metrics.decisions["GRANTED", NO_REASON].inc()
-            if asked.flags and not call.dry_run and not reply.repeated:
+            if asked.flags is not NO_FLAG and not call.dry_run and not reply.repeated:
                 self._desk.metrics.zero_cost.inc()
                 _log.warning("consume.zero_cost", reservation=str(asked.name), model=plan.model)
             return granted(plan.plan, asked, reply)

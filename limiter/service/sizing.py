@@ -108,6 +108,8 @@ def size_hold(plan: CallPlan, request: Request, learned: Learned | None = None) 
         return Hold(_checked(request.cost, settings), 0, None)
     # Of the ways, the strictest comes first; most plans have one only.
     strictest = loosest = size_call(price, request, plan.ways[0], default_output=plan.default_output)
+    if plan.is_plain:
+        return Hold(_checked(strictest.cost, settings), strictest.tokens, strictest.output, None, strictest.output)
     if len(plan.ways) > 1:
         loosest = size_call(price, request, plan.ways[1], default_output=plan.default_output)
     tokens = strictest.tokens if settings.estimate is Sizing.STRICT else loosest.tokens

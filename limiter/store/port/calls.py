@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from limiter.domain.limits import Limit
 from limiter.domain.reservations import NO_FLAG, Basis, OnExpiry, ReservationName, RowFlag
@@ -34,7 +35,11 @@ class PlanScope:
 
     def __post_init__(self) -> None:
         """Name the places once; answers refer to them."""
-        object.__setattr__(self, "places", tuple(Place(self.scope, entry.limit) for entry in self.limits))
+        object.__setattr__(self, "places", tuple(_place(self.scope, entry.limit) for entry in self.limits))
+
+
+#: The same object for the same limit, whenever its plan is compiled: answers are found by their places.
+_place = lru_cache(maxsize=16384)(Place)
 
 
 @dataclass(slots=True, eq=False)
