@@ -23,7 +23,7 @@ class SpendLimit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Everything that is written of one organization, read at rest."""
+    """Everything that is written of one organization but the sums of its refusals, read at rest."""
 
     limits: dict[SpendLimit, pb.LimitStatus]
     others: dict[tuple[str, str], pb.LimitStatus]
@@ -105,6 +105,7 @@ async def read_books(connection: Connection, organization: str) -> Books:
                 others[scope.scope, status.limit] = status
     stream = connection.admin.ReadLedger(pb.ReadLedgerRequest(scope=organization))
     rows = [json.loads(row.json) async for row in stream]
+    rows = [row for row in rows if row["kind"] != "REFUSALS"]  # sums, which are written when their time comes
     return Books(limits, others, rows, [hold async for hold in open_holds(connection, organization)])
 
 
