@@ -99,14 +99,13 @@ class Accounting:
             if plan is None:
                 raise NotFound(f"principal: organization {key.organization} has no policy")
             if plan.plan.denial == DenialReason.KEY_UNKNOWN:
-                if not await desk.forgets_if_stale(question, plan):
-                    raise NotFound(f"principal: the key {question.key.path} is not known")
+                unknown = NotFound(f"principal: the key {question.key.path} is not known")
+                await desk.forget_if_stale(question, plan, unknown)
                 continue
             try:
                 reckoning = self.reckoner.of_charge(call, plan, key.organization)
-            except InvalidArgument:
-                if not await desk.forgets_if_stale(question, plan):
-                    raise
+            except InvalidArgument as error:
+                await desk.forget_if_stale(question, plan, error)
                 continue
             reply = await desk.store.charge(
                 ChargeCall(

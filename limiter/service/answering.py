@@ -17,7 +17,7 @@ def _statuses(plan: Plan, asked: HoldCall, reply: HoldReply, *wanted: Why) -> tu
 
 
 def _status(plan: Plan, asked: HoldCall, raw: RawStatus, now_ms: int) -> LimitStatus:
-    cost = asked.cost if asked.lesser is None else asked.amount(plan.scopes[raw.scope].limits[raw.limit])
+    cost = asked.amount(plan.scopes[raw.scope].limits[raw.limit])
     return limit_status(plan, raw, now_ms=now_ms, cost=cost, tokens=asked.tokens, requests=asked.requests)
 
 

@@ -6,7 +6,7 @@ from json.encoder import encode_basestring_ascii as json_string
 from typing import NamedTuple
 
 from limiter.domain.calls import TAGS_MAX
-from limiter.domain.errors import InvalidArgument
+from limiter.domain.errors import InvalidArgument, LimiterError
 from limiter.domain.reservations import ReservationName
 from limiter.domain.scopes import Scope
 from limiter.observability.metrics import Metrics
@@ -90,13 +90,12 @@ class Desk:
         self._identities.put(self.pepper.alias(principal.api_key), (key, record, not_after_ms))
         return key, not_after_ms
 
-    async def forgets_if_stale(self, question: Question, plan: CallPlan) -> bool:
-        """Forget a plan that refuses without asking the store, if that says that it is out of date."""
+    async def forget_if_stale(self, question: Question, plan: CallPlan, refusal: LimiterError) -> None:
+        """Forget a plan that the store calls out of date; raise what it refused by itself if it is not."""
         reply = (await self.store.inspect([plan.plan]))[0]
         if reply.code not in STALE_SUBJECTS:
-            return False
+            raise refusal
         self.refresh(question, reply.code, reply.now_ms)
-        return True
 
     def refresh(self, question: Question, code: int, now_ms: int) -> None:
         """Forget what a script called out of date."""

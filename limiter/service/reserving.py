@@ -63,7 +63,7 @@ class Reserving:
             try:
                 request, hold, learned = self._sized(call, size, plan, key)
             except InvalidArgument as error:
-                await self._forget_if_stale(question, plan, error)
+                await desk.forget_if_stale(question, plan, error)
                 continue
             facts = facts_of(plan, request, hold)
             asked = self._hold_call(call, plan, hold, facts, name, request_id, tags, secret_expires_ms)
@@ -102,11 +102,6 @@ class Reserving:
             learned = None if factor is None else partial(learned_cost, factor=factor)
         request = request_of(size, plan.model, capped=call.caps_output)
         return request, size_hold(plan, request, learned), learned
-
-    async def _forget_if_stale(self, question: Question, plan: CallPlan, error: InvalidArgument) -> None:
-        """Raise what the plan says of the call, unless the plan is out of date."""
-        if not await self._desk.forgets_if_stale(question, plan):
-            raise error
 
     async def _sweep_helped(self, organization: str) -> bool:
         """End what is due in the shard; answers whether anything ended."""

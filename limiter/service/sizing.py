@@ -71,7 +71,7 @@ class Hold(NamedTuple):
 
     def amount(self, rule: PlanLimit) -> int:
         """What a spend limit takes."""
-        return self.lesser[rule.lesser - 1] if rule.lesser and self.lesser is not None else self.cost
+        return rule.amount_of(self.cost, self.lesser)
 
 
 def request_of(size: Estimate | CallReading | int | None, model: str, *, capped: bool = False) -> Request:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from limiter.domain.verdicts import Granted
 from limiter.envoy.grants import AUTHORIZATION, TOKEN_USAGE
 from limiter.envoy.v3 import access_log_pb2, ai_pb2, base_pb2
 from limiter.envoy.v3 import ext_proc_pb2 as pb
+
+M = TypeVar("M")
 
 #: A thousand tokens in and a thousand out, of a model that costs 1 USD per million in, 2 out.
 POLICY: Final = """
@@ -85,8 +87,8 @@ def sse(*events: object) -> bytes:
     return b"".join(b"data: %s\n\n" % (e if isinstance(e, bytes) else json.dumps(e).encode()) for e in events)
 
 
-async def sent(messages: Sequence[pb.ProcessingRequest]) -> AsyncIterator[pb.ProcessingRequest]:
-    """Messages as they come by a stream."""
+async def sent(messages: Sequence[M]) -> AsyncIterator[M]:
+    """Send messages, as Envoy does on a stream."""
     for message in messages:
         yield message
 

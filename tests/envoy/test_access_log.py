@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from limiter.domain.errors import Unavailable
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
-from limiter.domain.verdicts import Granted
 from limiter.envoy.access_log import AccessLog
 from limiter.envoy.grants import TOKEN_USAGE, read_token_count
-from limiter.envoy.settling import Settling
 from limiter.envoy.v3 import access_log_pb2 as pb
 from limiter.envoy.v3 import ai_pb2, base_pb2
-from limiter.store.port import HoldRecord, RowKind
-from tests.envoy.exchanges import HELD, INPUT, POLICY, entry, token_usage
+from limiter.store.port import RowKind
+from tests.envoy.access_logs import Log
+from tests.envoy.exchanges import HELD, INPUT, entry, sent, token_usage
 from tests.fakes.plugin import OpenClient, StoreClock
 from tests.rules.desk import Limiter, name_of
 
@@ -29,33 +28,6 @@ NO_ANSWER = "upstream_reset_before_response_started{connection_termination}"
 REFUSED_STREAM = "upstream_reset_before_response_started{remote_refused_stream_reset}"
 OVERFLOW = "upstream_reset_before_response_started{overflow}"
 GARBAGE = "upstream_reset_before_response_started{protocol_error}"
-
-
-class Log:
-    """The access log side of a sidecar."""
-
-    def __init__(self, limiter: Limiter, **options: Any) -> None:  # noqa: ANN401 - those of Settling
-        self.limiter = limiter
-        self.settling = Settling(limiter.service, **({"again_s": (0.0,)} | options))
-
-    async def hold(self) -> Granted:
-        await self.limiter.apply(POLICY)
-        return await self.limiter.grant(tokens=(1_000, 1_000))
-
-    async def tell(self, *entries: pb.HTTPAccessLogEntry) -> None:
-        message = pb.StreamAccessLogsMessage()
-        message.http_logs.log_entry.extend(entries)
-        await AccessLog(self.settling).stream_access_logs(_sent([message]), None)
-        await self.settling.drain(seconds=30)
-
-    async def after(self, hold: Granted, **told: Any) -> HoldRecord:  # noqa: ANN401 - those of entry
-        await self.tell(entry(hold, **told))
-        return await self.limiter.record(hold)
-
-
-async def _sent(messages: Sequence[pb.StreamAccessLogsMessage]) -> AsyncIterator[pb.StreamAccessLogsMessage]:
-    for message in messages:
-        yield message
 
 
 @pytest.fixture
@@ -238,7 +210,7 @@ async def test_what_waits_at_the_end_is_left_to_expiry(limiter: Limiter, monkeyp
     monkeypatch.setattr(limiter.store, "settle", away)
     message = pb.StreamAccessLogsMessage()
     message.http_logs.log_entry.append(entry(hold, usage=COUNTED))
-    await AccessLog(log.settling).stream_access_logs(_sent([message]), None)
+    await AccessLog(log.settling).stream_access_logs(sent([message]), None)
     await log.settling.drain(seconds=0)
     assert (await limiter.store.open_holds("acme", after="", count=9))[0][0].name == name_of(hold)
 

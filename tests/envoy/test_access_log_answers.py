@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from limiter.domain.reservations import Basis
-from limiter.envoy.access_log import AccessLog
 from limiter.envoy.grants import ANSWER, EVENTS_NAMESPACE
-from limiter.envoy.settling import Settling
-from limiter.envoy.v3 import access_log_pb2 as pb
 from limiter.store.port import HoldRecord
+from tests.envoy.access_logs import Log
 from tests.envoy.exchanges import HELD, INPUT, POLICY, entry, token_usage
 from tests.fakes.plugin import OpenClient, StoreClock
 from tests.rules.desk import Limiter
@@ -52,16 +50,7 @@ async def after(
     text = kept if isinstance(kept, str) else json.dumps(kept)
     logged.common_properties.metadata.filter_metadata[EVENTS_NAMESPACE].update({ANSWER: text})
     logged.response.response_headers["content-type"] = content_type
-    settling = Settling(limiter.service, again_s=(0.0,))
-
-    async def sent() -> AsyncIterator[pb.StreamAccessLogsMessage]:
-        message = pb.StreamAccessLogsMessage()
-        message.http_logs.log_entry.append(logged)
-        yield message
-
-    await AccessLog(settling).stream_access_logs(sent(), None)
-    await settling.drain(seconds=30)
-    return await limiter.record(hold)
+    return await Log(limiter).ended(hold, logged)
 
 
 @pytest.mark.parametrize(

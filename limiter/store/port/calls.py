@@ -24,6 +24,10 @@ class PlanLimit:
     window: tuple[int, int, int] = (0, 0, 0)
     lesser: int = 0
 
+    def amount_of(self, cost: int, lesser: tuple[int, int] | None) -> int:
+        """What this limit takes (SPEND) of a hold of `cost` with those lesser amounts (None: it has none)."""
+        return cost if lesser is None or not self.lesser else lesser[self.lesser - 1]
+
 
 @dataclass(frozen=True, slots=True)
 class PlanScope:
@@ -91,7 +95,7 @@ class HoldCall:
 
     def amount(self, rule: PlanLimit) -> int:
         """What a spend limit takes."""
-        return self.lesser[rule.lesser - 1] if rule.lesser and self.lesser is not None else self.cost
+        return rule.amount_of(self.cost, self.lesser)
 
 
 @dataclass(slots=True, eq=False)
