@@ -18,12 +18,13 @@ MAY_IMPORT = {
     "store": {"domain", "observability"},
     "pricing": {"domain", "observability"},
     "policy": {"domain", "observability"},
-    "service": {"domain", "observability", "policy", "pricing", "store.port"},
+    "ledger": {"domain", "observability"},
+    "service": {"domain", "observability", "ledger", "policy", "pricing", "store.port"},
     "rpc": {"domain", "observability", "policy", "store.port", "service", "v1"},
     "envoy": {"domain", "observability", "policy", "pricing", "store.port", "service"},
     "client": {"domain", "v1"},
-    "app": {"domain", "observability", "policy", "pricing", "store", "service", "rpc", "envoy", "v1"},
-    "cli": {"domain", "observability", "policy", "pricing", "service", "app", "client", ""},
+    "app": {"domain", "observability", "ledger", "policy", "pricing", "store", "service", "rpc", "envoy", "v1"},
+    "cli": {"domain", "observability", "ledger", "policy", "pricing", "service", "app", "client", ""},
 }
 #: Modules beside the folders: together the layer `app`.
 APP = {"app", "serving", "worker", "settings", "sockets", "peppers"}
@@ -37,6 +38,8 @@ ONLY_IN = {
     "genai_prices": {"pricing"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "sqlalchemy": {"ledger"},
+    "alembic": {"ledger"},
 }
 
 #: What the domain must not touch: no clock, no I/O, no environment, no log.
@@ -112,6 +115,8 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
     assert text.count("\n") <= MODULE_LINES_MAX, f"{path}: {text.count(chr(10))} lines"
     assert path.stem not in FORBIDDEN_NAMES
     for node in ast.walk(ast.parse(text)):
+        if path.parent.name == "versions":  # a migration is a list of statements, never changed again
+            break
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
             length = node.end_lineno - node.lineno + 1
             assert length <= FUNCTION_LINES_MAX, f"{path}: {node.name} has {length} lines"

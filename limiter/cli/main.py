@@ -64,8 +64,39 @@ COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
             {
                 "tail": Entry("limiter.cli.ledger:tail", "Print the newest ledger rows, and new ones as they come."),
                 "export": Entry("limiter.cli.ledger:export", "Write every ledger row as a line of JSON."),
+                "verify": Entry("limiter.cli.ledger_verify:verify", "Check the books: every row, every sum."),
+                "heads": Entry(
+                    "limiter.cli.ledger_verify:heads", "Print a line for each day that its rows can be held to."
+                ),
+                "adjust": Entry(
+                    "limiter.cli.ledger_adjust:adjust", "Correct what a call cost, by a row that says who and why."
+                ),
+                "drain": Entry(
+                    "limiter.cli.ledger_drain:drain", "Move ledger rows into the books, as a process of its own."
+                ),
+                "migrate": Entry("limiter.cli.ledger_drain:migrate", "Bring the books to this version."),
             },
         ),
+    },
+    "Account": {
+        "report": Entry(
+            "limiter.cli.report:report", "Sum up calls, tokens and cost by customer, model, day or anything."
+        ),
+        "invoice": Section(
+            "Make, list and show invoices.",
+            {
+                "issue": Entry(
+                    "limiter.cli.invoice:issue", "Issue a customer's invoice of a month, once and for ever."
+                ),
+                "preview": Entry("limiter.cli.invoice:preview", "Show what an invoice would say; nothing is issued."),
+                "show": Entry("limiter.cli.invoice:show", "Show an issued invoice."),
+                "list": Entry("limiter.cli.invoice:list_", "List the issued invoices."),
+                "verify": Entry("limiter.cli.invoice:verify", "Make issued invoices anew from the rows, and compare."),
+            },
+        ),
+        "margin": Entry("limiter.cli.margin:margin", "Compare what customers cost with what they paid."),
+        "reconcile": Entry("limiter.cli.reconcile:reconcile", "Compare the books with a provider's bill."),
+        "what-if": Entry("limiter.cli.what_if:what_if", "Replay the books' calls against another policy."),
     },
     "Try calls from a shell": {
         "reserve": Entry("limiter.cli.calls:reserve", "Ask for a hold, as before a model is called."),

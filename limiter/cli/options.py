@@ -77,7 +77,7 @@ _CallerToken: TypeAlias = Annotated[
     ),
 ]
 
-_DataDir: TypeAlias = Annotated[
+ConfiguredDataDir: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         envvar="LIMITER_DATA_DIR",
@@ -131,7 +131,7 @@ def with_admin(command: Callable[..., None]) -> Callable[..., None]:
     def admin(*, address: _AdminAddress = None, token: _AdminToken = None, **others: Any) -> Place:  # noqa: ANN401
         return _place("admin", address, token, **others)
 
-    return in_place_of("admin", command, [*_own(admin), *_own(_place)], admin)
+    return in_place_of("admin", command, [*own_options(admin), *own_options(_place)], admin)
 
 
 def with_caller(command: Callable[..., None]) -> Callable[..., None]:
@@ -140,7 +140,7 @@ def with_caller(command: Callable[..., None]) -> Callable[..., None]:
     def caller(*, address: _CallerAddress = None, token: _CallerToken = None, **others: Any) -> Place:  # noqa: ANN401
         return _place("limiter", address, token, **others)
 
-    return in_place_of("caller", command, [*_own(caller), *_own(_place)], caller)
+    return in_place_of("caller", command, [*own_options(caller), *own_options(_place)], caller)
 
 
 def in_place_of(
@@ -161,7 +161,8 @@ def in_place_of(
     return expanded
 
 
-def _own(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def own_options(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The options that a function declares as its keyword-only parameters."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     return [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
 
@@ -171,7 +172,7 @@ def _place(
     address: str | None,
     token: str | None,
     *,
-    data_dir: _DataDir = None,
+    data_dir: ConfiguredDataDir = None,
     tls: _Tls = False,
     tls_ca: _TlsCa = None,
     tls_cert: _TlsCert = None,
@@ -187,8 +188,23 @@ def _place(
     return Place(address, token=token, tls=files if tls or files != TLS() else None, timeout_s=timeout_s)
 
 
+def configured_books(url: str | None, data_dir: Path | None) -> str:
+    """The URL of the books: as given, else as the sidecar's settings say."""
+    if url:
+        return url
+    if data_dir is None and os.environ.get("LIMITER_CONFIG"):
+        books: str | None = _settings().books_url
+        if books is not None:
+            return books
+    return f"sqlite:///{((data_dir or _configured()) / 'books.db').absolute()}"
+
+
 def _configured() -> Path:
     """The data directory where no option and no variable names one."""
     if not os.environ.get("LIMITER_CONFIG"):
         return Path("data")
-    return importlib.import_module("limiter.settings").Settings.load().data_dir  # type: ignore[no-any-return]
+    return _settings().data_dir  # type: ignore[no-any-return]
+
+
+def _settings() -> Any:  # noqa: ANN401 - imported where it is needed: most commands do without
+    return importlib.import_module("limiter.settings").Settings.load()

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 from limiter.domain.reservations import RowFlag
+from limiter.domain.rows import Row, Taken
 from limiter.policy.document import limits_to_yaml
 from limiter.rpc.answers import timestamp
 from limiter.service.administration import Applied
 from limiter.service.keyring import KeyView
-from limiter.store.port import HoldRecord, Row, Taken
+from limiter.store.port import HoldRecord
 from limiter.v1 import limiter_pb2 as pb
 
 

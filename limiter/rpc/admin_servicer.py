@@ -8,6 +8,7 @@ from typing import Any
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.reservations import ReservationName
+from limiter.domain.rows import Row
 from limiter.domain.scopes import Scope
 from limiter.policy.document import parse_limits, parse_policy
 from limiter.rpc import admin_answers as to
@@ -15,7 +16,6 @@ from limiter.rpc import answers, requests
 from limiter.service.administration import PAGE_MAX
 from limiter.service.keyring import OVERLAP_MS
 from limiter.service.service import Service
-from limiter.store.port import Row
 from limiter.v1 import limiter_pb2 as pb
 from limiter.v1 import limiter_pb2_grpc
 

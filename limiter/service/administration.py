@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from limiter.domain.errors import NotFound, Unavailable
 from limiter.domain.limits import Limit
 from limiter.domain.reservations import ReservationName, RowFlag
+from limiter.domain.rows import Row
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import LimitStatus
 from limiter.policy.changes import Change, changes, notes
@@ -19,7 +20,7 @@ from limiter.service.desk import Desk
 from limiter.service.directory import KnownKey
 from limiter.service.plans import plan_scopes
 from limiter.service.statuses import limits_read
-from limiter.store.port import HoldRecord, InspectReply, Plan, Row, StoredPolicy
+from limiter.store.port import HoldRecord, InspectReply, Plan, StoredPolicy
 
 PAGE_MAX = 1_000
 _INSPECTED_AT_ONCE = 64

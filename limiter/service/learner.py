@@ -16,13 +16,13 @@ from typing import Any
 import structlog
 
 from limiter.domain.reservations import Basis, RowFlag
+from limiter.domain.rows import Row, RowKind
 from limiter.domain.scopes import Scope
 from limiter.policy.document import OrganizationPolicy
 from limiter.pricing.learning import QUANTILE_DEFAULT, Factor, Learning, Sample
 from limiter.service.desk import Desk
 from limiter.service.learning import Kind, Published, decode, encode
 from limiter.service.memory import Memory
-from limiter.store.port import Row, RowKind
 
 LOOK_EVERY_S = 0.5
 #: What another sidecar has published is used after at most so long.

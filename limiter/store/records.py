@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from limiter.domain.reservations import ReservationName
+from limiter.domain.rows import Row
 from limiter.domain.scopes import Scope
 from limiter.store import keys, replies
-from limiter.store.port import HoldRecord, Row
+from limiter.store.port import HoldRecord
 from limiter.store.wire import Wire
 
 

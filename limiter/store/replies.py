@@ -6,19 +6,9 @@ import struct
 
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
+from limiter.domain.rows import Row, RowKind, Taken
 from limiter.store.keys import name_of_member, scope_of_field
-from limiter.store.port import (
-    ChargeReply,
-    EndReply,
-    ExtendReply,
-    HoldRecord,
-    HoldReply,
-    InspectReply,
-    RawStatus,
-    Row,
-    RowKind,
-    Taken,
-)
+from limiter.store.port import ChargeReply, EndReply, ExtendReply, HoldRecord, HoldReply, InspectReply, RawStatus
 
 _HOLD = struct.Struct("<BBBQQqB")
 _STATUS = struct.Struct("<BBB5q")

@@ -413,7 +413,7 @@ class PolicyChange(_message.Message):
     def __init__(self, organization: _Optional[str] = ..., path: _Optional[str] = ..., change: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
 
 class ApplyPolicyResponse(_message.Message):
-    __slots__ = ("changes", "versions", "notes")
+    __slots__ = ("changes", "versions", "notes", "openings")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -424,10 +424,26 @@ class ApplyPolicyResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    OPENINGS_FIELD_NUMBER: _ClassVar[int]
     changes: _containers.RepeatedCompositeFieldContainer[PolicyChange]
     versions: _containers.ScalarMap[str, int]
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ..., versions: _Optional[_Mapping[str, int]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    openings: _containers.RepeatedCompositeFieldContainer[Opening]
+    def __init__(self, changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ..., versions: _Optional[_Mapping[str, int]] = ..., notes: _Optional[_Iterable[str]] = ..., openings: _Optional[_Iterable[_Union[Opening, _Mapping]]] = ...) -> None: ...
+
+class Opening(_message.Message):
+    __slots__ = ("scope", "limit", "window", "amount_nanousd", "pending")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_NANOUSD_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    limit: str
+    window: str
+    amount_nanousd: int
+    pending: bool
+    def __init__(self, scope: _Optional[str] = ..., limit: _Optional[str] = ..., window: _Optional[str] = ..., amount_nanousd: _Optional[int] = ..., pending: _Optional[bool] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("organization",)
@@ -645,6 +661,50 @@ class ReadLedgerRequest(_message.Message):
     follow: bool
     last: int
     def __init__(self, scope: _Optional[str] = ..., follow: _Optional[bool] = ..., last: _Optional[int] = ...) -> None: ...
+
+class AdjustReservationRequest(_message.Message):
+    __slots__ = ("reservation", "cost_nanousd", "reason", "by")
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    COST_NANOUSD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    reservation: str
+    cost_nanousd: int
+    reason: str
+    by: str
+    def __init__(self, reservation: _Optional[str] = ..., cost_nanousd: _Optional[int] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class ReadCountersRequest(_message.Message):
+    __slots__ = ("scopes",)
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, scopes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Counter(_message.Message):
+    __slots__ = ("scope", "counter", "period_ms", "settled_nanousd", "held_nanousd")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    COUNTER_FIELD_NUMBER: _ClassVar[int]
+    PERIOD_MS_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_NANOUSD_FIELD_NUMBER: _ClassVar[int]
+    HELD_NANOUSD_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    counter: str
+    period_ms: int
+    settled_nanousd: int
+    held_nanousd: int
+    def __init__(self, scope: _Optional[str] = ..., counter: _Optional[str] = ..., period_ms: _Optional[int] = ..., settled_nanousd: _Optional[int] = ..., held_nanousd: _Optional[int] = ...) -> None: ...
+
+class ReadCountersResponse(_message.Message):
+    __slots__ = ("shard", "epoch", "seq", "counters")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    epoch: int
+    seq: int
+    counters: _containers.RepeatedCompositeFieldContainer[Counter]
+    def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
 
 class LedgerRow(_message.Message):
     __slots__ = ("shard", "epoch", "seq", "json")

@@ -396,6 +396,16 @@ class AdminStub:
                 request_serializer=limiter_dot_v1_dot_limiter__pb2.ReadLedgerRequest.SerializeToString,
                 response_deserializer=limiter_dot_v1_dot_limiter__pb2.LedgerRow.FromString,
                 _registered_method=True)
+        self.AdjustReservation = channel.unary_unary(
+                '/limiter.v1.Admin/AdjustReservation',
+                request_serializer=limiter_dot_v1_dot_limiter__pb2.AdjustReservationRequest.SerializeToString,
+                response_deserializer=limiter_dot_v1_dot_limiter__pb2.SettleResponse.FromString,
+                _registered_method=True)
+        self.ReadCounters = channel.unary_unary(
+                '/limiter.v1.Admin/ReadCounters',
+                request_serializer=limiter_dot_v1_dot_limiter__pb2.ReadCountersRequest.SerializeToString,
+                response_deserializer=limiter_dot_v1_dot_limiter__pb2.ReadCountersResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -482,6 +492,22 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdjustReservation(self, request, context):
+        """Corrects what an ended call cost, by a row that says who and why. Moves the counters whose
+        window is still open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadCounters(self, request, context):
+        """The spend counters of some scopes as the store has them, and the ledger row up to which they
+        count: what the books are held against.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -544,6 +570,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ReadLedger,
                     request_deserializer=limiter_dot_v1_dot_limiter__pb2.ReadLedgerRequest.FromString,
                     response_serializer=limiter_dot_v1_dot_limiter__pb2.LedgerRow.SerializeToString,
+            ),
+            'AdjustReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustReservation,
+                    request_deserializer=limiter_dot_v1_dot_limiter__pb2.AdjustReservationRequest.FromString,
+                    response_serializer=limiter_dot_v1_dot_limiter__pb2.SettleResponse.SerializeToString,
+            ),
+            'ReadCounters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadCounters,
+                    request_deserializer=limiter_dot_v1_dot_limiter__pb2.ReadCountersRequest.FromString,
+                    response_serializer=limiter_dot_v1_dot_limiter__pb2.ReadCountersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -871,6 +907,60 @@ class Admin:
             '/limiter.v1.Admin/ReadLedger',
             limiter_dot_v1_dot_limiter__pb2.ReadLedgerRequest.SerializeToString,
             limiter_dot_v1_dot_limiter__pb2.LedgerRow.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/limiter.v1.Admin/AdjustReservation',
+            limiter_dot_v1_dot_limiter__pb2.AdjustReservationRequest.SerializeToString,
+            limiter_dot_v1_dot_limiter__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadCounters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/limiter.v1.Admin/ReadCounters',
+            limiter_dot_v1_dot_limiter__pb2.ReadCountersRequest.SerializeToString,
+            limiter_dot_v1_dot_limiter__pb2.ReadCountersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,13 +11,13 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
 from limiter.domain import calls, limits, money
 from limiter.domain.reservations import RowFlag
+from limiter.domain.rows import Row, RowKind
 from limiter.domain.verdicts import DenialReason
 from limiter.observability.metrics import Family, Metrics
 from limiter.policy.fields import LIFETIME_MAX_MS, TTL_MAX_MS
 from limiter.rpc.admin_answers import ledger_row
 from limiter.rpc.statuses import STATUSES
 from limiter.service.secrets import SECRET_MAX
-from limiter.store.port import Row, RowKind
 from limiter.v1 import limiter_pb2 as pb
 from tests.docs.pages import page, table_of
 

@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 from limiter.domain.reservations import ReservationName
+from limiter.domain.rows import RowKind
 from limiter.domain.scopes import Scope
 from limiter.store import keys
-from limiter.store.port import RowKind
 from limiter.store.scripts import VERBS
 from tests.docs.pages import page, table_of
 

@@ -10,11 +10,11 @@ import pytest
 
 from limiter.domain.errors import Unavailable
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
+from limiter.domain.rows import RowKind
 from limiter.envoy.access_log import AccessLog
 from limiter.envoy.grants import TOKEN_USAGE, read_token_count
 from limiter.envoy.v3 import access_log_pb2 as pb
 from limiter.envoy.v3 import ai_pb2, base_pb2
-from limiter.store.port import RowKind
 from tests.envoy.access_logs import Log
 from tests.envoy.exchanges import HELD, INPUT, entry, sent, token_usage
 from tests.fakes.plugin import OpenClient, StoreClock

@@ -6,9 +6,10 @@ from collections import defaultdict
 
 from limiter.domain.limits import LimitKind
 from limiter.domain.reservations import ReservationName, RowFlag, State
+from limiter.domain.rows import Row, RowKind
 from limiter.domain.scopes import Scope
 from limiter.store.keys import shard_of
-from limiter.store.port import Code, HoldRecord, Plan, RawStatus, Row, RowKind
+from limiter.store.port import Code, HoldRecord, Plan, RawStatus
 from tests.model.counters import ScopeCounters, present
 from tests.model.statuses import Present, with_warnings
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from limiter.domain.limits import LimitKind
 from limiter.domain.reservations import Basis, OnExpiry, RowFlag, State
+from limiter.domain.rows import RowKind
 from limiter.store.keys import shard_of
-from limiter.store.port import EndCall, EndReply, ExtendCall, ExtendReply, HoldRecord, RowKind
+from limiter.store.port import EndCall, EndReply, ExtendCall, ExtendReply, HoldRecord
 from tests.model.books import Books, Hold
 from tests.model.counters import Counter, Money, Slots
 

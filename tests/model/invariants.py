@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limiter.domain.reservations import RowFlag, State
+from limiter.domain.rows import Row, RowKind, Taken
 from limiter.domain.scopes import Scope
 from limiter.store import replies
 from limiter.store.keys import name_of_member, scope_of_field
-from limiter.store.port import HoldRecord, Row, RowKind, Taken
+from limiter.store.port import HoldRecord
 
 RETENTION_MAX_MS = 7 * 86_400_000
 

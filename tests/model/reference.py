@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from limiter.domain.limits import LimitKind
 from limiter.domain.reservations import Basis, OnExpiry, RowFlag, State
+from limiter.domain.rows import RowKind, Taken
 from limiter.domain.verdicts import DenialReason
 from limiter.store.keys import shard_of
 from limiter.store.port import (
@@ -23,8 +24,6 @@ from limiter.store.port import (
     Plan,
     PlanLimit,
     RawStatus,
-    RowKind,
-    Taken,
     Why,
 )
 from tests.model.books import Hold, with_limits

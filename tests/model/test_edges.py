@@ -9,9 +9,10 @@ import pytest
 
 from limiter.domain.limits import Limit, LimitKind
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
+from limiter.domain.rows import RowKind
 from limiter.domain.scopes import Scope
 from limiter.store.keys import shard_keys
-from limiter.store.port import Code, EndCall, ExtendCall, HoldCall, Plan, PlanLimit, PlanScope, RowKind, StoredPolicy
+from limiter.store.port import Code, EndCall, ExtendCall, HoldCall, Plan, PlanLimit, PlanScope, StoredPolicy
 from limiter.store.redis_store import RedisStore
 from tests.fakes.plugin import StoreClock
 from tests.model import invariants

@@ -24,9 +24,10 @@ from hypothesis.stateful import (
 
 from limiter.domain.limits import Limit
 from limiter.domain.reservations import ReservationName
+from limiter.domain.rows import Taken
 from limiter.domain.scopes import Scope
 from limiter.store.keys import hold_key
-from limiter.store.port import Code, EndCall, ExtendCall, Plan, StoredKey, StoredPolicy, Taken
+from limiter.store.port import Code, EndCall, ExtendCall, Plan, StoredKey, StoredPolicy
 from limiter.store.redis_store import RedisStore
 from tests.fakes.plugin import OpenClient
 from tests.model import invariants

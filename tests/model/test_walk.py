@@ -17,9 +17,10 @@ from typing import Final
 import pytest
 
 from limiter.domain.reservations import Basis, ReservationName
+from limiter.domain.rows import RowKind, Taken
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason
-from limiter.store.port import ExtendCall, RowKind, Taken
+from limiter.store.port import ExtendCall
 from tests.fakes.plugin import OpenClient, StoreClock
 from tests.model import invariants
 from tests.model.city import DAY_MS, KEYS, NANO, City

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from limiter.domain.calls import Outcome, ProviderRequest, ProviderResponse, Usage
 from limiter.domain.money import format_usd, parse_usd
 from limiter.domain.reservations import ReservationName
+from limiter.domain.rows import Row
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import Denied, Granted, LimitStatus, Verdict
 from limiter.observability.metrics import Metrics
@@ -29,7 +30,7 @@ from limiter.service.calls import Principal, ReserveCall, Settled
 from limiter.service.secrets import Pepper
 from limiter.service.service import Service
 from limiter.store.cargo import Cargo
-from limiter.store.port import ExtendReply, HoldCall, HoldRecord, HoldReply, Row
+from limiter.store.port import ExtendReply, HoldCall, HoldRecord, HoldReply
 from limiter.store.redis_store import RedisStore
 from limiter.v1 import limiter_pb2 as pb
 from tests.fakes.plugin import StoreClock

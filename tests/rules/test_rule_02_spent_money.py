@@ -9,8 +9,8 @@ import pytest
 from limiter.domain.calls import Outcome, Usage
 from limiter.domain.errors import LimiterError
 from limiter.domain.reservations import Basis, RowFlag, State
+from limiter.domain.rows import RowKind
 from limiter.domain.verdicts import DenialReason
-from limiter.store.port import RowKind
 from tests.rules.desk import Limiter, usd
 from tests.rules.stories import tell
 

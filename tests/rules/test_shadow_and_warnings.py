@@ -8,8 +8,8 @@ import pytest
 
 from limiter.domain.calls import Usage
 from limiter.domain.reservations import RowFlag
+from limiter.domain.rows import RowKind
 from limiter.domain.verdicts import DenialReason
-from limiter.store.port import RowKind
 from tests.rules.desk import Limiter, places, usd
 
 SHADOWS = """

@@ -7,9 +7,9 @@ import pytest
 from limiter.domain.calls import Outcome, Usage
 from limiter.domain.errors import NotFound
 from limiter.domain.reservations import Basis, ReservationName, RowFlag, State
+from limiter.domain.rows import RowKind
 from limiter.domain.verdicts import Granted
 from limiter.service.calls import BrokenOff, Settled
-from limiter.store.port import RowKind
 from tests.rules.desk import Limiter, name_of
 
 POLICY = """

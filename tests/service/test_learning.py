@@ -10,6 +10,7 @@ import pytest
 
 from limiter.domain.calls import Outcome, Usage
 from limiter.domain.reservations import NO_FLAG, Basis, RowFlag, State
+from limiter.domain.rows import Row, RowKind
 from limiter.domain.scopes import Scope
 from limiter.observability.metrics import Metrics
 from limiter.pricing.learning import SAMPLES_MIN, Factor, Sample, learned_cost
@@ -17,7 +18,6 @@ from limiter.service import learner as subject
 from limiter.service.learner import sample_of
 from limiter.service.learning import Kind, Published, decode, encode
 from limiter.store import keys
-from limiter.store.port import Row, RowKind
 from tests.fakes.plugin import OpenClient, StoreClock
 from tests.rules.desk import Limiter, usd
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from limiter.domain.errors import Unavailable
+from limiter.domain.rows import RowKind
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason, Denied
 from limiter.service import refusals as subject
 from limiter.service.refusals import Refusals
-from limiter.store.port import RowKind
 from tests.rules.desk import BOT, Limiter, usd
 
 POLICY = """

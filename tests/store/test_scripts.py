@@ -13,9 +13,10 @@ import pytest
 from limiter.domain.limits import LimitKind
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.reservations import Basis, OnExpiry, RowFlag, State
+from limiter.domain.rows import RowKind
 from limiter.domain.verdicts import DenialReason
 from limiter.store.encoding import _ENFORCED, _LESSER_MODE, _RULE, _SHADOW
-from limiter.store.port import Code, RowKind, Why
+from limiter.store.port import Code, Why
 from limiter.store.replies import _DUE_WAITING, _LESSER, _REPEATED
 from limiter.store.scripts import PARTS, VERBS, library
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from limiter.domain.reservations import ReservationName
+from limiter.domain.rows import Row
 from limiter.domain.scopes import Scope
 from limiter.store.port.calls import (
     ChargeCall,
@@ -19,14 +20,7 @@ from limiter.store.port.calls import (
     PlanLimit,
     PlanScope,
 )
-from limiter.store.port.records import (
-    HoldRecord,
-    Row,
-    RowKind,
-    StoredKey,
-    StoredPolicy,
-    Taken,
-)
+from limiter.store.port.records import HoldRecord, StoredKey, StoredPolicy
 from limiter.store.port.replies import (
     ChargeReply,
     Code,
@@ -54,12 +48,9 @@ __all__ = [
     "PlanLimit",
     "PlanScope",
     "RawStatus",
-    "Row",
-    "RowKind",
     "Store",
     "StoredKey",
     "StoredPolicy",
-    "Taken",
     "Why",
 ]
 

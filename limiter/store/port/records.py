@@ -1,25 +1,12 @@
-"""What the store keeps: reservations, ledger rows, policies, keys."""
+"""What the store keeps: reservations, policies, keys. Its ledger rows are limiter.domain.rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import NamedTuple
 
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
+from limiter.domain.rows import Taken
 from limiter.domain.scopes import Scope
-
-
-class Taken(NamedTuple):
-    """A counter that a hold took from: `acme/search/bot daily:spend:day`, in the period that began at `period_ms`.
-
-    `held` is what an open hold holds there, in nano-USD; 0 where it is not money that the counter counts.
-    """
-
-    scope: Scope
-    counter: str
-    period_ms: int
-    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +29,6 @@ class HoldRecord:
     fingerprint: bytes
     taken: tuple[Taken, ...]
     call: bytes
-
-
-class RowKind(IntEnum):
-    """What a ledger row is. The numbers are those of the scripts."""
-
-    SETTLEMENT = 1
-    CHARGE = 2
-    CORRECTION = 3
-    EVENT = 4
-    REFUSALS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One ledger row; (shard, epoch, seq) identifies it for ever.
-
-    `amount` is what the row adds to the counters that it names; `cost` what the call costs after it.
-    """
-
-    shard: int
-    epoch: int
-    seq: int
-    kind: RowKind
-    member: str
-    state: State | None
-    basis: Basis | None
-    flags: RowFlag
-    amount: int
-    held: int
-    cost: int
-    tokens: int
-    reserved_ms: int
-    expires_ms: int
-    at_ms: int
-    taken: tuple[Taken, ...]
-    call: bytes
-    ending: bytes
 
 
 @dataclass(frozen=True, slots=True)
