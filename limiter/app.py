@@ -119,9 +119,10 @@ class Sidecar:
                 await self.server.set_serving(not self.trouble)
 
     async def _count(self) -> None:
-        held, rows = await self.store.counts(await self.store.organizations())
-        self.service.metrics.holds_open.set(held)
-        self.service.metrics.ledger_backlog_rows.set(rows)
+        organizations = await self.store.organizations()
+        self.service.metrics.holds_open.set(await self.store.open_count(organizations))
+        waiting = await self.store.waiting({self.store.shard_of(organization) for organization in organizations})
+        self.service.metrics.ledger_backlog_rows.set(max(waiting.values(), default=0))
 
     async def stop(self, grace_s: float) -> None:
         """Finish what is running, write what is to be written."""

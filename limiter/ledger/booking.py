@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, or_, select, update
+from sqlalchemy import Connection, Table, and_, func, or_, select, update
 
 from limiter.domain.rows import SPENDING, Position, Row, RowKind
-from limiter.ledger.alerting import alerts_in
+from limiter.ledger.alerting import Alert, alerts_in
 from limiter.ledger.database import Database
 from limiter.ledger.entries import HOUR_MS, Earlier, Entry, entry_of
 from limiter.ledger.schema import COUNTS, alerts, charges, cursors, hours, ledger, refusals
@@ -19,6 +19,8 @@ from limiter.ledger.texts import Texts
 from limiter.ledger.upserts import add, insert_new
 
 _SUMS = (*COUNTS, "held_nanousd", "amount_nanousd")
+#: Columns that depend on rows before.
+_FOLLOWING = ("corrects_epoch", "corrects_seq", "checksum")
 #: Reservations per look-up.
 _AT_ONCE = 200
 
@@ -116,6 +118,27 @@ class Booking:
         self._texts.keep(written)
         return booked
 
+    def same(self, rows: Sequence[Row]) -> int:
+        """How many rows of one shard, from the first on, are in the books as they are here."""
+        with self._database.read() as connection:
+            for i, row in enumerate(rows):
+                place = ledger.c.shard == row.shard, ledger.c.epoch == row.epoch, ledger.c.seq == row.seq
+                found = connection.execute(select(ledger).where(*place)).mappings().first()
+                if found is None or any(found[name] != value for name, value in _identity(row).items()):
+                    return i
+        return len(rows)
+
+    def spent_since(self, shard: int, first: Position, last: Position) -> int:
+        """What the rows of a shard between two positions of one epoch add up to."""
+        place = ledger.c.shard == shard, ledger.c.epoch == first.epoch, ledger.c.seq.between(first.seq, last.seq)
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.sum(ledger.c.amount_nanousd)).where(*place)).scalar_one() or 0)
+
+    def tell(self, alert: Alert) -> None:
+        """Have people told something that is not in the rows."""
+        with self._database.write() as connection:
+            insert_new(connection, alerts, [alert.row()])
+
     def _write(self, connection: Connection, entries: Sequence[Entry]) -> set[int]:
         if not entries:
             return set()
@@ -130,6 +153,12 @@ class Booking:
         found = [alert for entry in entries for alert in alerts_in(entry)]
         insert_new(connection, alerts, [alert.row() for alert in found])
         return written
+
+
+def _identity(row: Row) -> dict[str, Any]:
+    """What a row says of itself: not what follows from rows before it."""
+    values = entry_of(row, None).values
+    return {name: value for name, value in values.items() if name not in (*COUNTS, *_FOLLOWING)}
 
 
 def read_positions(connection: Connection) -> dict[int, Position]:

@@ -108,6 +108,11 @@ class Metrics:
         self.clock_behind = self._counter("clock_behind", "Reserves stopped because the store's clock fell back.")
         self.holds_open = self._gauge("holds_open", "Open holds in the store, when last counted.")
         self.ledger_backlog_rows = self._gauge("ledger_backlog_rows", "Ledger rows that await the drain.")
+        self.booked_rows = self._counter("booked_rows", "Ledger rows that this process moved into the books.")
+        self.drain_errors = self._counter("drain_errors", "Rounds of the drain that failed and are tried again.")
+        self.drain_lag_seconds = self._gauge(
+            "drain_lag_seconds", "How long the oldest row of the last page had waited."
+        )
         self.learned_kinds = self._gauge("learned_kinds", "Teams × models whose learned holds this process knows.")
         self.learned_samples = self._counter("learned_samples", "Settled calls that holds were learned from.")
         self.learned_published = self._counters("learned_published", "Learned holds published, by width.", "width")

@@ -1,12 +1,10 @@
-"""Reads reservations and ledger rows."""
+"""Reads reservations, and what limits have refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from limiter.domain.reservations import ReservationName
-from limiter.domain.rows import Row
 from limiter.domain.scopes import Scope
 from limiter.store import keys, replies
 from limiter.store.port import HoldRecord
@@ -31,17 +29,6 @@ class Records(Wire):
         following = str(start + len(members)) if len(members) == count else ""
         return [record for record in records if record is not None], following
 
-    async def rows(self, shard: int, *, after: tuple[int, int] | None, count: int) -> list[Row]:
-        """Ledger rows of a shard behind (epoch, seq), oldest first."""
-        start = "-" if after is None else f"({after[0]}-{after[1]}"
-        entries = await self._command("XRANGE", keys.shard_keys(shard)[1], start, "+", "COUNT", count)
-        return [replies.row(shard, entry, fields[1]) for entry, fields in _entries(entries)]
-
-    async def last_rows(self, shard: int, *, count: int) -> list[Row]:
-        """The newest ledger rows of a shard, oldest first."""
-        entries = await self._command("XREVRANGE", keys.shard_keys(shard)[1], "+", "-", "COUNT", count)
-        return [replies.row(shard, entry, fields[1]) for entry, fields in _entries(entries)][::-1]
-
     async def refused(self, organization: str, limits: Sequence[tuple[Scope, str]]) -> list[int]:
         """How many calls these limits have refused."""
         if not limits:
@@ -50,21 +37,11 @@ class Records(Wire):
         counts = await self._command("HMGET", keys.organization_key(organization), *fields)
         return [int(count or 0) for count in counts]
 
-    async def counts(self, organizations: Sequence[str]) -> tuple[int, int]:
-        """Open holds, and the largest number of ledger rows in one shard, over the organizations' shards."""
-        held, rows = 0, 0
-        for shard in {keys.shard_of(organization) for organization in organizations}:
-            due, ledger, _ = keys.shard_keys(shard)
-            held += await self._command("ZCARD", due)
-            rows = max(rows, await self._command("XLEN", ledger))
-        return held, rows
+    async def open_count(self, organizations: Sequence[str]) -> int:
+        """Open holds in the shards of the organizations."""
+        shards = {keys.shard_of(organization) for organization in organizations}
+        return sum([int(await self._command("ZCARD", keys.shard_keys(shard)[0])) for shard in sorted(shards)])
 
     def shard_of(self, organization: str) -> int:
         """The shard that an organization is in."""
         return keys.shard_of(organization)
-
-
-def _entries(entries: list[tuple[bytes, Any]] | None) -> Iterable[tuple[bytes, list[bytes]]]:
-    """Id and flat fields of stream entries, in whichever shape the client returned them."""
-    for entry, fields in entries or ():
-        yield entry, [part for pair in fields.items() for part in pair] if isinstance(fields, dict) else fields

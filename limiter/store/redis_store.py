@@ -11,7 +11,7 @@ from limiter.domain.scopes import Scope
 from limiter.store import encoding, keys, replies
 from limiter.store.cargo import Cargo
 from limiter.store.courier import Courier
-from limiter.store.diagnosis import STORE_ERRORS
+from limiter.store.ledgers import Ledgers
 from limiter.store.port import (
     ChargeCall,
     ChargeReply,
@@ -32,7 +32,7 @@ C = TypeVar("C", bound=HoldCall | EndCall | ExtendCall | ChargeCall)
 R = TypeVar("R")
 
 
-class RedisStore(Registry, Records):
+class RedisStore(Registry, Records, Ledgers):
     """Implements :class:`limiter.store.port.Store`.
 
     `max_backlog` is the number of ledger rows of a shard at which Reserve stops (0: never). `abandoned` is
@@ -176,17 +176,9 @@ class RedisStore(Registry, Records):
 
     async def _due(self, shards: Sequence[int], now_ms: int, limit: int) -> list[list[bytes]]:
         """Members of the shards' due indexes whose time has come, shards without any left out."""
-        commands = [("ZRANGEBYSCORE", keys.shard_keys(shard)[0], "-inf", now_ms, "LIMIT", 0, limit) for shard in shards]
-        if self._cluster:  # a Cluster pipeline does not ask anew where a slot is
-            found = await asyncio.gather(*(self._command(*command) for command in commands))
-        else:
-            pipeline = self._client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            try:
-                found = await pipeline.execute()
-            except STORE_ERRORS as error:
-                raise self._unavailable(error) from error
+        found = await self._all(
+            [("ZRANGEBYSCORE", keys.shard_keys(shard)[0], "-inf", now_ms, "LIMIT", 0, limit) for shard in shards]
+        )
         return [members for members in found if members]
 
     async def append_refusals(

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
 from limiter.domain.rows import Row, RowKind, Taken
+from limiter.domain.scopes import Scope
 from limiter.store.keys import name_of_member, scope_of_field
-from limiter.store.port import ChargeReply, EndReply, ExtendReply, HoldRecord, HoldReply, InspectReply, RawStatus
+from limiter.store.port import (
+    ChargeReply,
+    CounterState,
+    EndReply,
+    ExtendReply,
+    HoldRecord,
+    HoldReply,
+    InspectReply,
+    RawStatus,
+)
 
 _HOLD = struct.Struct("<BBBQQqB")
 _STATUS = struct.Struct("<BBB5q")
@@ -19,6 +30,8 @@ _CHARGE = struct.Struct("<BBBIQ")
 _RECORD = struct.Struct("<BBBBIIQQQQQQQq16sH")
 _ROW = struct.Struct("<BBBBIqQqQQQQ")
 
+_SCOPE = struct.Struct("<BQ")
+_COUNTER = struct.Struct("<7q")
 _AMOUNTS = struct.Struct("<BQQ")
 
 _REPEATED, _DUE_WAITING = 1, 2
@@ -144,6 +157,18 @@ def hold_record(name: ReservationName, raw: bytes) -> HoldRecord:
         taken=_taken(name.organization, raw[_RECORD.size : end], held),
         call=raw[end:],
     )
+
+
+def spend_counters(scope: Scope, raw: bytes) -> Iterator[CounterState]:
+    """Decode the spend counters of a scope: see _scopes.lua."""
+    end = raw.index(b"\0", _SCOPE.size)
+    for counter, state in zip(
+        raw[_SCOPE.size : end].decode().split(","), _COUNTER.iter_unpack(raw[end + 1 :]), strict=False
+    ):
+        if ":spend:" in counter:
+            period_ms, _, usd, nano, held_usd, held_nano, _ = state
+            settled, held = usd * NANOUSD_PER_USD + nano, held_usd * NANOUSD_PER_USD + held_nano
+            yield CounterState(scope, counter, period_ms, settled, held)
 
 
 def row(shard: int, row_id: bytes, raw: bytes) -> Row:

@@ -27,6 +27,8 @@ VERBS = {
     "inspect": "no-writes",
     "append": "allow-oom",
     "replace": "",
+    "rebase": "allow-oom",
+    "counters": "no-writes",
 }
 
 #: `struct` and `math` are not there yet while a library is loaded, so its text runs at the first call.

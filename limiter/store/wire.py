@@ -116,6 +116,18 @@ class Wire:
         except STORE_ERRORS as error:
             raise self._unavailable(error) from error
 
+    async def _all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers to many commands, in one exchange where there is one server."""
+        if self._cluster:  # a Cluster pipeline does not ask anew where a slot is
+            return list(await asyncio.gather(*(self._command(*command) for command in commands)))
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            return list(await pipeline.execute())
+        except STORE_ERRORS as error:
+            raise self._unavailable(error) from error
+
     def _unavailable(self, error: BaseException) -> Unavailable:
         trouble = diagnose(error)
         if self._observe_error is not None:

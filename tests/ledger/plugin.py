@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +17,8 @@ from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database, sqlite_url
 
 BOOKS = ("sqlite", "postgresql")
+
+OpenBooks = Callable[[str], Database]
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,20 @@ def books_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return sqlite_url(tmp_path / "books.db")
     return str(request.getfixturevalue("postgres_books_url"))
+
+
+@pytest.fixture
+def open_books() -> Iterator[OpenBooks]:
+    """Open books at a URL; they are closed at the end."""
+    opened: list[Database] = []
+
+    def open_(url: str) -> Database:
+        opened.append(Database(url))
+        return opened[-1]
+
+    yield open_
+    for database in opened:
+        database.close()
 
 
 @pytest.fixture

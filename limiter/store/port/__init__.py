@@ -5,11 +5,11 @@ Times are ms since the epoch by the store's clock; money is nano-USD.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from limiter.domain.reservations import ReservationName
-from limiter.domain.rows import Row
+from limiter.domain.rows import Position, Row
 from limiter.domain.scopes import Scope
 from limiter.store.port.calls import (
     ChargeCall,
@@ -20,7 +20,7 @@ from limiter.store.port.calls import (
     PlanLimit,
     PlanScope,
 )
-from limiter.store.port.records import HoldRecord, StoredKey, StoredPolicy
+from limiter.store.port.records import CounterState, HoldRecord, StoredKey, StoredPolicy
 from limiter.store.port.replies import (
     ChargeReply,
     Code,
@@ -36,6 +36,7 @@ __all__ = [
     "ChargeCall",
     "ChargeReply",
     "Code",
+    "CounterState",
     "EndCall",
     "EndReply",
     "ExtendCall",
@@ -141,8 +142,17 @@ class Store(Protocol):
     async def check_pepper(self, fingerprints: dict[str, str]) -> list[str]:
         """Compare the fingerprints of pepper versions with the store's, adding new ones; answers those that differ."""
 
-    async def counts(self, organizations: Sequence[str]) -> tuple[int, int]:
-        """Open holds, and the largest number of ledger rows in one shard, over the organizations' shards."""
+    async def open_count(self, organizations: Sequence[str]) -> int:
+        """Open holds in the shards of the organizations."""
+
+    async def waiting(self, shards: Iterable[int]) -> dict[int, int]:
+        """How many rows of each shard are not in the books yet, by what the drains have told the store."""
+
+    async def newest(self, shards: Iterable[int]) -> dict[int, Position]:
+        """Where the newest row of each shard stands; shards without rows are left out."""
+
+    async def counters(self, organization: str, scopes: Sequence[Scope]) -> tuple[Position | None, list[CounterState]]:
+        """The spend counters of scopes, and the newest row that they count."""
 
     def shard_of(self, organization: str) -> int:
         """The shard that an organization is in."""

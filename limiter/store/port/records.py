@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
 from limiter.domain.rows import Taken
@@ -47,3 +48,13 @@ class StoredKey:
     key: Scope
     revision: int
     record: str
+
+
+class CounterState(NamedTuple):
+    """A spend counter as the store has it. `period_ms`: when it began to count what it now holds."""
+
+    scope: Scope
+    counter: str
+    period_ms: int
+    settled: int
+    held: int
