@@ -1,0 +1,162 @@
+"""`reconcile`: hold the books against a provider's bill."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from limiter.cli import reconcile_options as options
+from limiter.cli.failures import ExitCode, say
+from limiter.cli.lazy import example
+from limiter.cli.options import configured_books, with_admin
+from limiter.cli.output import write, write_json
+from limiter.cli.reconcile_adjust import Done, Words, carry_out, listener_of
+from limiter.cli.reconcile_report import ReconcileFormat, as_json, as_tables, plan_tables, step_json, write_csv
+from limiter.cli.sidecar import Place
+from limiter.domain.errors import InvalidArgument
+from limiter.domain.money import format_usd, parse_usd
+from limiter.domain.scopes import Scope
+from limiter.ledger.bills import Bill
+from limiter.ledger.database import Database
+from limiter.ledger.reconciling_plan import CHARGE, Plan
+from limiter.ledger.reconciling_run import Reconciliation, tell
+
+
+@example(
+    "limiter reconcile --provider openai --file costs.json --file usage.json",
+    "limiter reconcile --provider aws --file cur-00001.csv.gz --from 2026-11-01 --to 2026-12-01 --format csv",
+    "limiter reconcile --provider acme --file export.csv --mapping acme.yaml --adjust --charge-to acme/finance/bill",
+)
+@with_admin
+def reconcile(
+    *,
+    provider: options.Provider,
+    file: options.Files,
+    mapping: options.MappingFile = None,
+    ours: options.Ours = [],  # noqa: B006 - typer's; nobody changes it
+    from_: options.From = None,
+    to: options.To = None,
+    tolerance: options.Tolerance = "0.000001",
+    rounds_up: options.RoundsUp = False,
+    count_credits: options.CountCredits = False,
+    all_buckets: options.AllBuckets = False,
+    output: options.Output = ReconcileFormat.TABLE,
+    adjust: options.Adjust = False,
+    by: options.By = "",
+    reason: options.Reason = "",
+    charge_to: options.ChargeTo = "",
+    zero_absent: options.ZeroAbsent = False,
+    yes: options.Yes = False,
+    charge_address: options.ChargeAddress = None,
+    charge_token: options.ChargeToken = None,
+    books: options.Books = None,
+    admin: Place,
+) -> None:
+    """Compare the books with a provider's bill.
+
+    Prints ours, theirs and the drift by model and bucket of time, and explains it to the nano-dollar. Ends with exit
+    code 1 if drift beyond the tolerance remains; an alert of it (books.drift) is written then.
+    """
+    accepted = parse_usd(tolerance, field="--tolerance")
+    if charge_to:
+        Scope.parse_key(charge_to, field="--charge-to")
+    database = Database(configured_books(books, admin.data_dir), field="--books")
+    try:
+        database.check()
+        flags = {"providers": tuple(ours), "credits_count": count_credits, "rounds_up": rounds_up}
+        run = _run(database, Bill(provider, file, mapping), from_, to, flags)
+        off = run.drift.beyond(accepted)
+        if off:
+            tell(database, run.drift.alert(int(time.time() * 1000)))
+        plan = Plan(run, zero_absent=zero_absent) if adjust else None
+        _show(run, plan, output, all_buckets=all_buckets)
+        if off and plan is not None:
+            words = Words(provider, by or getpass.getuser(), reason or f"the bill of {provider}", charge_to)
+            off = not _adjusted(plan, admin, words, (charge_address, charge_token), output, yes=yes)
+        run.close()
+    finally:
+        database.close()
+    if off:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _run(
+    database: Database, bill: Bill, from_: datetime | None, to: datetime | None, flags: Mapping[str, Any]
+) -> Reconciliation:
+    from_ms, to_ms = (None if at is None else int(at.timestamp() * 1000) for at in (from_, to))
+    if from_ms is not None and to_ms is not None and from_ms >= to_ms:
+        raise InvalidArgument("--to", str(to), "name a time after --from")
+    terminal = Console(stderr=True)
+    waiting = terminal.status("reading the bill and the books") if terminal.is_terminal else nullcontext()
+    with waiting:
+        return Reconciliation(database, bill, from_ms=from_ms, to_ms=to_ms, **flags)
+
+
+def _show(run: Reconciliation, plan: Plan | None, output: ReconcileFormat, *, all_buckets: bool) -> None:
+    told = run.gathered.bill.told
+    if output is ReconcileFormat.CSV:
+        write_csv(run.drift)
+    elif output is ReconcileFormat.JSON:
+        found: dict[str, Any] = as_json(run.drift, told)
+        if plan is not None:
+            found["plan"] = [step_json(step) for step in plan.steps()]
+        write_json(found)
+    else:
+        write(*as_tables(run.drift, told, all_cells=all_buckets))
+        if plan is not None and (totals := plan.totals()):
+            write(*plan_tables(plan, totals))
+
+
+def _adjusted(
+    plan: Plan,
+    admin: Place,
+    words: Words,
+    listener: tuple[str | None, str | None],
+    output: ReconcileFormat,
+    *,
+    yes: bool,
+) -> bool:
+    """Ask, do, and say what was done; False: drift remains."""
+    totals = plan.totals()
+    if not totals:
+        say("nothing to adjust")
+        return False
+    if not yes and (output is not ReconcileFormat.TABLE or not _confirmed()):
+        say("nothing was written; --yes writes these rows")
+        return False
+    charges = any(one.kind == CHARGE for one in totals)
+    caller = listener_of(admin, *listener) if charges and words.charge_to else None
+    done = carry_out(plan, admin, caller, words)
+    _tell(done, sum(one.nanousd for one in totals))
+    return not (done.refused or done.skipped)
+
+
+def _confirmed() -> bool:
+    sys.stdout.flush()  # the rows are read before the question
+    try:
+        return typer.confirm("Write these rows?", default=False, err=True)
+    except typer.Abort:  # nobody is there to answer
+        return False
+
+
+def _tell(done: Done, nanousd: int) -> None:
+    counts = asdict(done)
+    say(
+        f"{counts['adjusted']} calls corrected, {counts['charged']} charges written"
+        + ("" if done.refused or done.skipped else f"; the books are {format_usd(nanousd)} USD further")
+    )
+    if done.skipped:
+        say(f"{done.skipped} charges left out: say with --charge-to which key they are charged to")
+    for message in done.failed:
+        say(f"not corrected: {message}")
+    if done.refused > len(done.failed):
+        say(f"and {done.refused - len(done.failed)} more")
