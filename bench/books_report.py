@@ -1,8 +1,8 @@
 """`python -m bench.books_report`: how long reports take over large books; prints a table, writes JSON.
 
 The books hold a month of calls: each is drawn at random, one by one, by key, model and feature (few of them make most
-of the calls), and added to its hour. What is written is `hours`, the sums that the drain would have kept of these
-calls; the rows themselves are not made, since these reports do not read them. Whether the sums are those of the rows
+of the calls), and added to its hour. What is written is `hours` and `months`, the sums that the drain would have kept
+of these calls; the rows themselves are not made, since these reports do not read them. Whether the sums are those of the rows
 is for the tests: tests/ledger/test_report.py. Here the totals are compared with those of the calls that were drawn.
 """
 
@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import accumulate
@@ -25,15 +25,15 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
-from sqlalchemy import Connection
+from sqlalchemy import BigInteger, Connection, Integer, cast, func, literal, select
 
 from bench.machine import description
 from bench.run import console_for_people, write
 from limiter.ledger.database import Database, sqlite_url
-from limiter.ledger.folding import create, fold
+from limiter.ledger.periods import month_of
 from limiter.ledger.questions import Question, grouping
 from limiter.ledger.report import make_report
-from limiter.ledger.schema import hours, texts
+from limiter.ledger.schema import SUMS, hours, months, texts
 from limiter.ledger.texts import canonical, text_id
 from limiter.policy.zones import zone
 
@@ -89,21 +89,12 @@ def main(arguments: list[str] | None = None) -> None:
         started = time.perf_counter()
         cells = make(database, shape)
         made_s = time.perf_counter() - started
-        unfolded = replace(
-            ask(database, _FIRST_ASKED, shape, 1), question=f"{_FIRST_ASKED}, nothing folded", goal_s=None
-        )
-        started = time.perf_counter()
-        with database.write() as connection:
-            create(connection)
-        fold(database, (_FIRST + _HOURS + 9) * _HOUR_MS)
-        fold_s = time.perf_counter() - started
         console.print(
             f"{shape.rows:,} calls drawn over {_HOURS} hours, {cells:,} sums in `hours`, made in {made_s:.0f} s: "
             f"{shape.keys:,} keys, {shape.customers:,} customers, {shape.models} models, {shape.features} features",
             highlight=False,
         )
-        console.print(f"folded into months in {fold_s:.1f} s", highlight=False)
-        results = [*(ask(database, name, shape, options.rounds) for name in QUESTIONS), unfolded]
+        results = [ask(database, name, shape, options.rounds) for name in QUESTIONS]
         backend = "SQLite" if database.is_sqlite else "PostgreSQL"
     table = Table("report", "best", "median", "lines", "goal", box=box.SIMPLE_HEAD, title=backend)
     for one in results:
@@ -115,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
         "limiter": version("limiter"),
         "machine": description(),
         "database": backend,
-        "made": "sums of calls drawn at random, written to `hours` in bulk; no rows in `ledger`",
+        "made": "sums of calls drawn at random, written to `hours` and `months` in bulk; no rows in `ledger`",
         "shape": asdict(shape) | {"hours": _HOURS, "sums": cells},
         "reports": [asdict(one) for one in results],
     }
@@ -168,7 +159,16 @@ def make(database: Database, shape: Shape) -> int:
             known |= new.keys()
             _write(connection, "hours", sorted(values))
             cells += len(values)
+        _write_months(connection)
     return cells
+
+
+def _write_months(connection: Connection) -> None:
+    """Add up the hours; all are of one month."""
+    sums: list[Any] = [cast(func.sum(hours.c[name]), BigInteger) for name in SUMS]
+    found = select(literal(month_of(_FIRST), Integer), hours.c.tags, hours.c.place, *sums)
+    found = found.group_by(hours.c.tags, hours.c.place)
+    connection.execute(months.insert().from_select(months.columns.keys(), found))
 
 
 def _text(new: dict[int, str], text: str) -> int:

@@ -19,6 +19,7 @@ from limiter.envoy.credentials import Credentials
 from limiter.envoy.hooks import Hooks
 from limiter.envoy.options import EnvoyOptions
 from limiter.envoy.settling import Settling
+from limiter.ledger.database import Database
 from limiter.observability.metrics import Metrics
 from limiter.peppers import load_pepper
 from limiter.pricing.book import PriceBook
@@ -135,8 +136,10 @@ class Sidecar:
 
 
 @asynccontextmanager
-async def sidecar(settings: Settings, url: str, pepper: Pepper, metrics: Metrics) -> AsyncIterator[Sidecar]:
-    """Connect to the store, refusing one that cannot keep the truth, and build the service on it."""
+async def sidecar(
+    settings: Settings, url: str, pepper: Pepper, metrics: Metrics, *, books: Database | None = None
+) -> AsyncIterator[Sidecar]:
+    """Connect to the store, refusing one that cannot keep the truth, and build the service on it and on the books."""
     options = EnvoyOptions() if settings.envoy is None else EnvoyOptions.read(settings.envoy)
     client = await connect(url)
     abandoned: list[Service] = []
@@ -168,7 +171,7 @@ async def sidecar(settings: Settings, url: str, pepper: Pepper, metrics: Metrics
             )
         prices = await asyncio.to_thread(PriceBook.load, settings.prices)
         await asyncio.to_thread(prices.warm)
-        service = Service(store, pepper=pepper, prices=prices, metrics=metrics)
+        service = Service(store, pepper=pepper, prices=prices, metrics=metrics, books=books)
         abandoned.append(service)
         _log.info("store.connected", product=server.product, version=server.version, nodes=server.nodes)
         yield Sidecar(store, service, options)

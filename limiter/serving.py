@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from limiter.app import Sidecar, Signals, pepper_of, sidecar
+from limiter.bookkeeping import SHARE, alerting, draining, opened_books
 from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
 from limiter.domain.scopes import Scope
 from limiter.observability.http import ObservabilityServer
@@ -51,7 +52,12 @@ async def serve(
             share_among_workers(settings.data_dir / "metrics")
         metrics = Metrics()
         url = await _store_url(settings, stack, metrics)
-        process = await stack.enter_async_context(sidecar(settings, url, pepper_of(settings), metrics))
+        books = await stack.enter_async_context(opened_books(settings))
+        process = await stack.enter_async_context(sidecar(settings, url, pepper_of(settings), metrics, books=books))
+        if books is not None and settings.drain:
+            await stack.enter_async_context(draining(process.store, books, metrics, share=SHARE))
+        if books is not None:
+            await stack.enter_async_context(alerting(settings, books, metrics))
         if settings.policy is not None:
             await _apply(process, settings.policy)
         if not await process.service.administration.organizations():
@@ -151,7 +157,7 @@ def split_listeners(settings: Settings) -> tuple[list[Listener], list[Listener]]
 
 def _orders(settings: Settings) -> dict[str, Any]:
     """The settings as JSON for a worker; the store's URL travels beside them."""
-    return settings.model_dump(mode="json", exclude={"store", "config", "policy"})
+    return settings.model_dump(mode="json", exclude={"store", "books", "config", "policy"})
 
 
 class Worker:

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from limiter.domain.errors import InvalidArgument, LimiterError
+from limiter.ledger.database import check_url, shown_url, sqlite_url
 from limiter.policy.mistakes import PolicyInvalid, shown
 from limiter.policy.yaml_text import read_yaml
 from limiter.rpc.engines import Engine
@@ -45,6 +46,13 @@ class StoreUrl(Secret[str]):
 
     def _display(self) -> str:
         return mask(self.get_secret_value())
+
+
+class BooksUrl(Secret[str]):
+    """The books' URL, shown without its password."""
+
+    def _display(self) -> str:
+        return shown_url(self.get_secret_value())
 
 
 def _words(value: object) -> object:
@@ -79,6 +87,11 @@ class Settings(BaseSettings):
     store: Annotated[StoreUrl | None, BeforeValidator(_nothing)] = None
     """URL of a Redis or Valkey (redis://, rediss://, unix://, redis+sentinel://, redis+cluster://); none: an embedded
     Valkey in the data directory."""
+    books: Annotated[BooksUrl | None, BeforeValidator(_nothing)] = None
+    """URL of the books, where ledger rows go for good (sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME); none:
+    books.db in the data directory if the store is the embedded one, else no books: rows stay in the store."""
+    drain: bool = True
+    """Whether this process moves ledger rows into the books; false where `limiter ledger drain` does."""
     listen: Words = ("127.0.0.1:50051",)
     """Where callers are served, besides the data directory's socket: ADDRESS[,OPTION…]; ADDRESS is HOST:PORT,
     [IPV6]:PORT or unix:/PATH; OPTION is trusted, tls, services=limiter+envoy+admin, token-file=PATH, tls-cert=PATH,
@@ -92,6 +105,8 @@ class Settings(BaseSettings):
     """A policy file that is applied at the start."""
     envoy: OptionalPath = None
     """A file that says how requests from Envoy are handled: the providers' keys, headers, bodies that are cut."""
+    alerts: OptionalPath = None
+    """A file that says where alerts go: webhooks that get them, with what they are signed; none: only the log."""
     prices: OptionalPath = None
     """A file with prices of your own, over those that Limiter brings."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -157,6 +172,13 @@ class Settings(BaseSettings):
         return tuple(parse_listener(text, tls=tls, token=token) for text in texts)
 
     @property
+    def books_url(self) -> str | None:
+        """The URL of the books; None: there are none."""
+        if self.books is not None:
+            return self.books.get_secret_value()
+        return sqlite_url(self.data_dir / "books.db") if self.store is None else None
+
+    @property
     def http_address(self) -> tuple[str, int] | None:
         """Host and port of `http`; None: not served."""
         match = _HOST_PORT.fullmatch(self.http)
@@ -175,6 +197,13 @@ class Settings(BaseSettings):
     def _check_store(cls, value: StoreUrl | None) -> StoreUrl | None:
         if value is not None:
             _accepted(lambda: parse_address(value.get_secret_value(), field_name="store"))
+        return value
+
+    @field_validator("books")
+    @classmethod
+    def _check_books(cls, value: BooksUrl | None) -> BooksUrl | None:
+        if value is not None:
+            _accepted(lambda: check_url(value.get_secret_value()))
         return value
 
     @field_validator("log_level", "log_format", mode="before")
@@ -238,7 +267,7 @@ def _accepted(check: Callable[[], object]) -> None:
     """Run check(); its error becomes a mistake."""
     try:
         check()
-    except InvalidArgument as error:
+    except LimiterError as error:
         raise _refused(str(error)) from None
 
 
@@ -256,7 +285,7 @@ def _line(details: ErrorDetails, flags: Mapping[str, Any]) -> str:
     name = str(details["loc"][0]) if details["loc"] else ""
     message = details["msg"]
     if details["type"] != _OWN:
-        value = "what is given" if name == "store" else shown(details["input"])
+        value = "what is given" if name in ("store", "books") else shown(details["input"])
         message = f"{value} is not valid; {message[:1].lower()}{message[1:]}"
     message = message.removeprefix(f"{name}: ")
     if name in flags:

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "cli": {"domain", "observability", "ledger", "policy", "pricing", "service", "app", "client", ""},
 }
 #: Modules beside the folders: together the layer `app`.
-APP = {"app", "serving", "worker", "settings", "sockets", "peppers"}
+APP = {"alert_file", "app", "bookkeeping", "scratch", "serving", "worker", "settings", "sockets", "peppers"}
 
 #: Third-party packages that only one part may see.
 ONLY_IN = {

@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 
 MEANINGS: Final = {
     ExitCode.OK: "done",
-    ExitCode.FAILED: "a negative answer (`check` found mistakes), or an error that nobody foresaw",
+    ExitCode.FAILED: "a negative answer (`check` or `ledger verify` found mistakes), or an error that nobody foresaw",
     ExitCode.USAGE: "an option, argument, setting or file is not valid; nothing was changed",
     ExitCode.DENIED: "the limiter decided: no (`reserve` was refused)",
     ExitCode.UNREACHABLE: "the sidecar or its store cannot be reached, or has too much to do; try again",

@@ -77,21 +77,26 @@ COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
                 "migrate": Entry("limiter.cli.ledger_drain:migrate", "Bring the books to this version."),
             },
         ),
+        "alerts": Section(
+            "See what people were told, and try how they are told.",
+            {
+                "list": Entry("limiter.cli.alerts:list_", "List alerts, the newest first, and who got them."),
+                "test": Entry("limiter.cli.alerts:send_test", "Send a test alert now, and print what came back."),
+                "redeliver": Entry("limiter.cli.alerts:redeliver", "Let an alert be sent again."),
+            },
+        ),
     },
     "Account": {
         "report": Entry(
             "limiter.cli.report:report", "Sum up calls, tokens and cost by customer, model, day or anything."
         ),
-        "invoice": Section(
-            "Make, list and show invoices.",
+        "invoice": Entry("limiter.cli.invoice:invoice", "Issue a customer's invoice of a month, once and for ever."),
+        "invoices": Section(
+            "List, show and verify issued invoices.",
             {
-                "issue": Entry(
-                    "limiter.cli.invoice:issue", "Issue a customer's invoice of a month, once and for ever."
-                ),
-                "preview": Entry("limiter.cli.invoice:preview", "Show what an invoice would say; nothing is issued."),
-                "show": Entry("limiter.cli.invoice:show", "Show an issued invoice."),
-                "list": Entry("limiter.cli.invoice:list_", "List the issued invoices."),
-                "verify": Entry("limiter.cli.invoice:verify", "Make issued invoices anew from the rows, and compare."),
+                "list": Entry("limiter.cli.invoices:list_", "List the issued invoices."),
+                "show": Entry("limiter.cli.invoices:show", "Show an issued invoice."),
+                "verify": Entry("limiter.cli.invoices:verify", "Make issued invoices anew from the rows, and compare."),
             },
         ),
         "margin": Entry("limiter.cli.margin:margin", "Compare what customers cost with what they paid."),

@@ -146,12 +146,18 @@ def with_caller(command: Callable[..., None]) -> Callable[..., None]:
 def in_place_of(
     name: str, command: Callable[..., None], options: list[inspect.Parameter], make: Callable[..., Any]
 ) -> Callable[..., None]:
-    """Return `command` with `options` in place of its parameter `name`, which gets what `make` makes of them."""
+    """Return `command` with `options` in place of its parameter `name`, which gets what `make` makes of them.
+
+    An option that the command has already (the data directory, of the books and of a sidecar) is read once, for both.
+    """
     own = inspect.signature(command, eval_str=True)
-    parameters = [*(parameter for parameter in own.parameters.values() if parameter.name != name), *options]
+    further = [option for option in options if option.name == name or option.name not in own.parameters]
+    parameters = [*(parameter for parameter in own.parameters.values() if parameter.name != name), *further]
 
     def expanded(**given: Any) -> None:  # noqa: ANN401 - as typer read them
-        made = make(**{option.name: given.pop(option.name) for option in options})
+        made = make(**{option.name: given[option.name] for option in options})
+        for option in further:
+            del given[option.name]
         command(**given, **{name: made})
 
     functools.update_wrapper(expanded, command)

@@ -26,6 +26,7 @@ _UNFOLDED: Final = 10_000
 _MATTER_LESS: Final = (
     *("resets", "overage", "used", "by reason", "held", "overshoot"),
     *("read", "answered", "priced", "p99", "p90", "denied"),
+    *("reasoning", "cache write", "held/cost", "cache read", "held USD"),
 )
 
 #: Text is folded to so few characters where that is enough, and to the second where it is not.

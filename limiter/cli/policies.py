@@ -13,7 +13,7 @@ from limiter.cli.arguments import read_file
 from limiter.cli.failures import ExitCode, say
 from limiter.cli.lazy import example
 from limiter.cli.options import Output, with_admin
-from limiter.cli.output import Format, facts, table, write, write_json
+from limiter.cli.output import Format, facts, table, usd, write, write_json
 from limiter.cli.plain import plain
 from limiter.cli.sidecar import Place
 from limiter.client.contract import messages as pb
@@ -34,7 +34,7 @@ def check(*, file: File, output: Output = Format.TABLE) -> None:
     try:
         policy = parse_policy(read_file(file, option="FILE"))
     except PolicyInvalid as error:
-        _print_mistakes(error, file, output)
+        print_mistakes(error, file, output)
         raise typer.Exit(ExitCode.FAILED) from None
     counts = _counts(policy)
     if output is Format.JSON:
@@ -61,7 +61,7 @@ def apply(
     try:
         parse_policy(text)
     except PolicyInvalid as error:
-        _print_mistakes(error, file, output)
+        print_mistakes(error, file, output)
         raise typer.Exit(ExitCode.FAILED) from None
     with admin.open() as sidecar:
         answer: pb.ApplyPolicyResponse = sidecar.ask(
@@ -73,6 +73,10 @@ def apply(
     if answer.changes:
         columns = ("organization", "path", "change", "before", "after")
         write(table(columns, ([getattr(change, column) for column in columns] for change in answer.changes)))
+    if answer.openings:
+        rows = ([f"{opening.scope} {opening.limit}", opening.window, _start(opening)] for opening in answer.openings)
+        write("")
+        write(table(("new limit", "window", "starts at"), rows))
     for note in answer.notes:
         say(f"note: {note}")
     versions = ", ".join(f"{name} (version {version})" for name, version in sorted(answer.versions.items()))
@@ -109,6 +113,12 @@ def schema() -> None:
     sys.stdout.write(schema_text())
 
 
+def _start(opening: pb.Opening) -> str:
+    """What a new limit starts from, as it is known by now."""
+    amount = usd(opening.amount_nanousd)
+    return f"pending: {amount} so far" if opening.pending else amount
+
+
 def _counts(policy: Policy) -> dict[str, int]:
     organizations = [organization.rules for organization in policy.organizations.values()]
     teams = [team for organization in organizations for team in organization.teams.values()]
@@ -119,7 +129,8 @@ def _counts(policy: Policy) -> dict[str, int]:
     return {"organizations": len(organizations), "teams": len(teams), "keys": len(keys), "limits": limits}
 
 
-def _print_mistakes(error: PolicyInvalid, file: Path, output: Format) -> None:
+def print_mistakes(error: PolicyInvalid, file: Path, output: Format) -> None:
+    """Print every mistake in a policy file, with its path."""
     if output is Format.JSON:
         write_json({"valid": False, "mistakes": [asdict(mistake) for mistake in error.mistakes]})
         return

@@ -17,6 +17,8 @@ _METAVARS: Final = {
     "config": "FILE",
     "data_dir": "PATH",
     "store": "URL",
+    "books": "URL",
+    "drain": "true|false",
     "listen": "ADDRESS[,OPTION…]",
     "admin_listen": "ADDRESS[,OPTION…]",
     "http": "HOST:PORT",
@@ -62,8 +64,13 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     What is not given as a flag comes from the environment, the file, or the defaults; a mistake is a SettingsInvalid.
     """
-    options = [_option(name, field) for name, field in Settings.model_fields.items()]
-    return in_place_of("settings", command, options, _load)
+    return with_some_settings(*Settings.model_fields)(command)
+
+
+def with_some_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags for some settings; the others come from the environment, the file, or the defaults."""
+    options = [_option(name, Settings.model_fields[name]) for name in names]
+    return lambda command: in_place_of("settings", command, options, _load)
 
 
 def _load(**flags: Any) -> Settings:  # noqa: ANN401 - text as given

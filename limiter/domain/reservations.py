@@ -66,6 +66,7 @@ class RowFlag(IntFlag):
     SHADOWED = 512  # a shadow limit would have refused it
     ZERO_COST = 1024  # what was told comes to nothing, and the policy does not name the model free
     SUSPECT = 2048  # the counts that were told contradict each other: the larger reading was charged
+    ADJUSTED = 4096  # an operator said what it cost
 
 
 #: Nothing to say of a row.

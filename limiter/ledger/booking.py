@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add as plus
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, and_, func, or_, select, update
@@ -14,11 +15,11 @@ from limiter.domain.rows import SPENDING, Position, Row, RowKind
 from limiter.ledger.alerting import Alert, alerts_in
 from limiter.ledger.database import Database
 from limiter.ledger.entries import HOUR_MS, Earlier, Entry, entry_of
-from limiter.ledger.schema import COUNTS, alerts, charges, cursors, hours, ledger, refusals
+from limiter.ledger.periods import month_of
+from limiter.ledger.schema import COUNTS, SUMS, alerts, charges, cursors, hours, ledger, months, refusals
 from limiter.ledger.texts import Texts
 from limiter.ledger.upserts import add, insert_new
 
-_SUMS = (*COUNTS, "held_nanousd", "amount_nanousd")
 #: Columns that depend on rows before.
 _FOLLOWING = ("corrects_epoch", "corrects_seq", "checksum")
 #: Reservations per look-up.
@@ -53,7 +54,7 @@ class _Sums:
     """What the rows of one transaction add up to."""
 
     def __init__(self) -> None:
-        self.hours: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
+        self.hours: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0] * len(SUMS))
         self.charges: defaultdict[int, int] = defaultdict(int)
         self.refusals: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
 
@@ -76,10 +77,19 @@ class _Sums:
 
     def write(self, connection: Connection) -> None:
         """Add them to those that are there; in one order, so that two writers never wait for each other."""
-        add(connection, hours, _rows(hours, self.hours), _SUMS)
+        add(connection, hours, _rows(hours, self.hours), SUMS)
+        add(connection, months, _rows(months, _by_month(self.hours)), SUMS)
         found = [{"charged": charged, "amount_nanousd": amount} for charged, amount in sorted(self.charges.items())]
         add(connection, charges, found, ("amount_nanousd",))
         add(connection, refusals, _rows(refusals, self.refusals), ("refusals", "calls"))
+
+
+def _by_month(sums: Mapping[tuple[int, int, int], Sequence[int]]) -> dict[tuple[int, int, int], list[int]]:
+    found: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0] * len(SUMS))
+    for (hour, place, tags), counts in sums.items():
+        total = found[month_of(hour), tags, place]
+        total[:] = map(plus, total, counts)
+    return found
 
 
 def _rows(table: Table, sums: Mapping[tuple[Any, ...], Sequence[int]]) -> list[dict[str, Any]]:
@@ -226,7 +236,9 @@ def _earlier(connection: Connection, rows: Sequence[Row]) -> dict[tuple[str, int
             )
         )
         columns = [ledger.c[name] for name in ("organization", "reservation", "reserved_ms", "epoch", "seq", *COUNTS)]
-        for row in connection.execute(select(*columns).where(same).order_by(ledger.c.epoch, ledger.c.seq)):
+        for row in connection.execute(
+            select(*columns).where(same, ledger.c.kind.in_(SPENDING)).order_by(ledger.c.epoch, ledger.c.seq)
+        ):
             subject = f"{row.organization}/{row.reservation}", row.reserved_ms
             before = found.get(subject)
             counts = tuple(row[5:])

@@ -10,22 +10,28 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from limiter.domain.errors import FailedPrecondition, InvalidArgument, Unavailable
+from limiter.ledger import migrations
 from limiter.ledger.schema import books
 
 #: How long a writer of SQLite waits for another one.
 _BUSY_S: Final = 30.0
-_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 #: One migration at a time on a server: a number of ours for its advisory lock.
 _LOCK: Final = 0x6C696D69746572
+
+
+def check_url(url: str, *, field: str = "books") -> None:
+    """Raise InvalidArgument for a URL that names no books, FailedPrecondition where the driver is missing."""
+    _checked(url, field)
+
+
+def shown_url(url: str) -> str:
+    """A URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)
 
 
 def sqlite_url(file: Path) -> str:
@@ -74,10 +80,7 @@ class Database:
         with self.write() as connection:
             if not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            config = Config()
-            config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            migrations.upgrade(connection)
             if connection.execute(select(books.c.id)).first() is None:
                 connection.execute(books.insert().values(id=uuid4().hex, created_ms=int(time.time() * 1000)))
 
@@ -88,9 +91,9 @@ class Database:
                 f"books: there are none at {self._url.database};"
                 " they are made by `limiter serve` or `limiter ledger drain`"
             )
-        head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+        head = migrations.newest()
         with self.read() as connection:
-            version = MigrationContext.configure(connection).get_current_revision()
+            version = migrations.version(connection)
         if version != head:
             raise FailedPrecondition(
                 f"books: {self.shown} is of version {version or 'none'}, this program of {head};"
@@ -126,7 +129,9 @@ def _checked(url: str, field: str) -> URL:
     except (ArgumentError, NoSuchModuleError, ValueError):
         made = None
     if made is None or made.get_backend_name() not in ("sqlite", "postgresql"):
-        raise InvalidArgument(field, url, "use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+        raise InvalidArgument(
+            field, url.split("://", maxsplit=1)[0], "use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+        )
     if made.get_backend_name() == "postgresql":
         try:
             import psycopg  # noqa: F401, PLC0415 - an optional package

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from limiter.domain.errors import Unavailable
+from limiter.domain.errors import LimiterError
 from limiter.domain.rows import Position, Row
-from limiter.ledger.alerting import Alert
+from limiter.ledger.alerting import ROLLED_BACK, Alert, gap_alert
 from limiter.ledger.booking import Booking, Page
 from limiter.ledger.database import Database
 from limiter.observability.metrics import Metrics
@@ -87,6 +87,7 @@ class Drain:
         self._share = share
         self._hurry_rows = hurry_rows
         self._rows_at_once = rows_at_once
+        self._open = False
         self._shards: tuple[int, ...] = ()
         self._shards_read_s = 0.0
         self._cursors: dict[int, Position] | None = None
@@ -94,9 +95,10 @@ class Drain:
         self._behind: set[int] = set()
 
     async def open(self, *, adopt: bool = False) -> None:
-        """Make the tables if need be, and bind the store to these books."""
+        """Make the tables if need be, and bind the store to these books; `look` does it if nobody did."""
         await asyncio.to_thread(self._database.migrate)
         await self._stream.bind_books(await asyncio.to_thread(self._database.identity), adopt=adopt)
+        self._open = True
 
     async def run(self) -> None:
         """Move rows until cancelled; troubles are logged and tried again."""
@@ -104,7 +106,7 @@ class Drain:
         while True:
             try:
                 wait_s = await self._paced()
-            except Unavailable as error:
+            except LimiterError as error:
                 self._metrics.drain_errors.inc()
                 self._cursors = None
                 wait_s = min(30.0, max(LOOK_EVERY_S, 2 * wait_s))
@@ -130,6 +132,8 @@ class Drain:
 
     async def look(self) -> tuple[int, int]:
         """One round: a page of rows of the shards that have new ones. Answers how many still wait, and were written."""
+        if not self._open:
+            await self.open()
         cursors = self._cursors
         if cursors is None:
             cursors = self._cursors = await asyncio.to_thread(self._booking.positions)
@@ -152,13 +156,14 @@ class Drain:
         if pages:
             await self._write(pages, cursors)
         waiting = sum(_distance(cursors.get(shard), at) for shard, at in fresh.items())
-        self._metrics.ledger_backlog_rows.set(waiting)
+        self._metrics.ledger_backlog_rows.set(max(_distance(cursors.get(shard), at) for shard, at in fresh.items()))
         return waiting if pages else 0, sum(len(page.rows) for page in pages.values())
 
     async def _write(self, pages: dict[int, Page], cursors: dict[int, Position]) -> None:
         booked = await asyncio.to_thread(self._booking.book, pages)
         for gap in booked.gaps:
-            _log.error("drain.gap", shard=gap.shard, after=tuple(gap.after), before=tuple(gap.before))
+            at_ms = pages[gap.shard].rows[-1].at_ms
+            await asyncio.to_thread(self._booking.tell, gap_alert(gap.shard, gap.after, gap.before, at_ms=at_ms))
         self._metrics.booked_rows.inc(booked.rows)
         cursors.update(booked.positions)
         if len(booked.positions) < len(pages):
@@ -216,9 +221,10 @@ class Drain:
         self._behind.discard(first.shard)
         lost = await asyncio.to_thread(self._booking.spent_since, first.shard, first.position, cursor)
         _log.error("drain.store_went_back", shard=first.shard, first=tuple(first.position), moved=moved, lost=lost)
-        data = {"shard": first.shard, "epoch": first.epoch, "seq": first.seq, "rows": cursor.seq - first.seq + 1}
-        number = f"store.rolled_back:{first.shard}-{first.epoch}-{first.seq}-{first.at_ms}"
-        alert = Alert(number, "store.rolled_back", first.at_ms, data | {"amount_nanousd": lost})
+        subject = first.shard, first.epoch, first.seq
+        data = dict(zip(("shard", "epoch", "seq"), subject, strict=True)) | {"rows": cursor.seq - first.seq + 1}
+        data["amount_nanousd"] = lost
+        alert = Alert.about(ROLLED_BACK, (*subject, first.at_ms), at_ms=first.at_ms, data=data)
         await asyncio.to_thread(self._booking.tell, alert)
 
 

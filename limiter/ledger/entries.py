@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -16,6 +16,7 @@ from limiter.ledger.texts import canonical, text_id
 
 COLUMNS: Final = tuple(column.name for column in ledger.columns)
 _SUMMED: Final = COLUMNS[:-1]
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _USAGE: Final = COUNTS[2:]
 HOUR_MS: Final = 3_600_000
 
@@ -105,8 +106,12 @@ def place_of(values: Mapping[Any, Any]) -> str:
 
 def checksum(values: Mapping[Any, Any]) -> bytes:
     """BLAKE2b, 16 bytes, of the columns before `checksum` as one compact JSON array in the order of the table."""
-    text = json.dumps([values[name] for name in _SUMMED], ensure_ascii=False, separators=(",", ":"))
-    return blake2b(text.encode(), digest_size=16).digest()
+    return checksum_of([values[name] for name in _SUMMED])
+
+
+def checksum_of(columns: Sequence[Any]) -> bytes:
+    """The checksum of columns that are in order already. Raises TypeError for what is no JSON."""
+    return blake2b(_encode(columns).encode(), digest_size=16).digest()
 
 
 def _refer(entry: Entry, text: str) -> int:
@@ -123,6 +128,8 @@ def _counts(row: Row, usage: Mapping[str, int], earlier: Earlier | None) -> tupl
         said[1] = 0  # nobody ever had it
     if earlier is None:
         return tuple(said)
+    if not usage and row.flags & RowFlag.ADJUSTED:
+        said[2:] = earlier.counts[2:]  # an operator says what it cost, and no more
     return tuple(now - before for now, before in zip(said, earlier.counts, strict=True))
 
 

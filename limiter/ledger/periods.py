@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from limiter.domain.errors import InvalidArgument
@@ -97,6 +98,7 @@ def _first_of(day: date, zone: tzinfo) -> int:
     return window_bounds("day", at_ms, zone)[0]
 
 
+@lru_cache(maxsize=1024)
 def month_of(hour: int) -> int:
     """The month in UTC, in months since 1970, that an hour (since 1970) is in."""
     day = _EPOCH + timedelta(hours=hour)

@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, Connection, Select, String, cast, func, literal, select
 
 from limiter.domain.rows import SPENDING, RowKind
+from limiter.ledger.covering import Piece, cover
 from limiter.ledger.entries import HOUR_MS
-from limiter.ledger.folding import SUMS, Piece, cover, folded, months
 from limiter.ledger.periods import Tile
 from limiter.ledger.questions import PLACES
-from limiter.ledger.schema import COUNTS, hours, ledger, refusals, texts
+from limiter.ledger.schema import COUNTS, SUMS, hours, ledger, months, refusals, texts
 from limiter.ledger.texts import read_texts
 
 #: Sums that are fetched at a time, and texts that are remembered.
@@ -118,10 +118,9 @@ class SpendingReader:
     def read(self, tiles: Sequence[Tile], progress: Callable[[int], object] = lambda _: None) -> Iterator[Cell]:
         """Every cell of the tiles, in no order; tells how far it is by the number of the tile."""
         whole, cuts = divide(tiles)
-        fold = folded(self.connection)
         for part in whole:
             progress(part.tile)
-            pieces = [Piece(part.first, part.end)] if part.each else cover(part.first, part.end, fold)
+            pieces = [Piece(part.first, part.end)] if part.each else cover(part.first, part.end)
             for piece in pieces:
                 yield from self._cells(self._of_hours(part, piece), placed=True, sign=piece.sign)
         for cut in cuts:

@@ -15,10 +15,9 @@ from sqlalchemy import Connection, Row, Select, case, func, select
 from limiter.domain.reservations import RowFlag, State
 from limiter.domain.rows import SPENDING, RowKind
 from limiter.domain.scopes import Scope
-from limiter.ledger.folding import SUMS
 from limiter.ledger.periods import Tile
 from limiter.ledger.reading import SpendingReader
-from limiter.ledger.schema import ledger, texts
+from limiter.ledger.schema import SUMS, ledger, texts
 
 _PAGE: Final = 1_000
 _SPENDER: Final = ("organization", "team", "key", "model")

@@ -12,10 +12,10 @@ from typing import Final
 
 from limiter.domain.money import format_usd
 from limiter.ledger.database import Database
-from limiter.ledger.folding import SUMS
 from limiter.ledger.periods import KINDS, Tile, tiles
 from limiter.ledger.questions import PLACES, Condition, Dimension, Question
 from limiter.ledger.reading import Cell, RefusalReader, Refused, SpendingReader, Tags, extent
+from limiter.ledger.schema import SUMS
 
 _CUSTOMER: Final = Dimension("customer", is_tag=True)
 #: What sums of refusals say of a call. Its team and key they say only where a limit of the team or key refused.

@@ -124,6 +124,26 @@ hours = Table(
     sqlite_with_rowid=False,
 )
 
+#: What the hours of a month add up to, so that a month of ten million calls is quick to report: by the month in UTC
+#: (months since 1970), by tags first, so that a month by customer is read in order. Follows from `hours`.
+months = Table(
+    "months",
+    metadata,
+    Column("month", Integer, primary_key=True, autoincrement=False),
+    Column("tags", BigInteger, primary_key=True, autoincrement=False),
+    Column("place", BigInteger, primary_key=True, autoincrement=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("released", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cache_read_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("held_nanousd", BigInteger, nullable=False),
+    Column("amount_nanousd", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 #: What was charged to each set of counters (texts: as ledger.charged). Follows from `ledger`.
 charges = Table(
     "charges",
@@ -158,6 +178,8 @@ alerts = Table(
     Column("data", Text, nullable=False),  # JSON
 )
 
+Index("alerts_at", alerts.c.at_ms)
+
 #: What became of an alert at an endpoint. `done_ms` null: it is to be tried again at `next_ms`.
 deliveries = Table(
     "deliveries",
@@ -168,6 +190,14 @@ deliveries = Table(
     Column("next_ms", BigInteger, nullable=False),
     Column("done_ms", BigInteger),
     Column("outcome", Text, nullable=False),
+)
+
+Index(
+    "deliveries_due",
+    deliveries.c.endpoint,
+    deliveries.c.next_ms,
+    sqlite_where=deliveries.c.done_ms.is_(None),
+    postgresql_where=deliveries.c.done_ms.is_(None),
 )
 
 #: Issued invoices, frozen.
@@ -195,3 +225,6 @@ COUNTS: Final = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
+
+#: What `hours` and `months` add up: calls and tokens, and money.
+SUMS: Final = (*COUNTS, "held_nanousd", "amount_nanousd")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -17,7 +18,10 @@ from limiter.ledger.upserts import insert_new
 _AT_ONCE = 500
 _REMEMBERED_MAX = 100_000
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
+
+@lru_cache(maxsize=16_384)
 def text_id(text: str) -> int:
     """The id of a text: the first 63 bits of its BLAKE2b digest, so that it is the same in all books."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
@@ -25,7 +29,7 @@ def text_id(text: str) -> int:
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
     """Write a value as the books do: compact JSON, keys sorted."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return _encode(value)
 
 
 class Texts:

@@ -20,7 +20,7 @@ from limiter.ledger.verifying_counters import Counted, check_counters
 from limiter.ledger.verifying_findings import SHOWN, Findings
 from limiter.ledger.verifying_heads import check_heads
 from limiter.ledger.verifying_rows import check_rows
-from limiter.ledger.verifying_sums import check_charges, check_hours, check_refusals
+from limiter.ledger.verifying_sums import check_charges, check_hours, check_months, check_refusals
 from limiter.ledger.verifying_texts import check_texts
 
 
@@ -47,6 +47,7 @@ def verify(
             check_heads(heads, days.heads(connection, now_ms=now_ms), findings, books=identity)
         check_calls(connection, findings)
         check_hours(connection, findings, advancing(progress, "sums", rows))
+        check_months(connection, findings)
         check_charges(connection, findings)
         check_refusals(connection, findings)
         check_texts(connection, findings)

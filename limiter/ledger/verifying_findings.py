@@ -43,6 +43,7 @@ CHECKS: Final = {
         "the sums of hours are those of the rows",
         "restore `hours` from a backup; if the rows are right, they win",
     ),
+    "months": ("the sums of months are those of the hours", "restore `months` from a backup; the rows win"),
     "charges": ("the sums of counters are those of the rows", "restore `charges` from a backup; the rows win"),
     "refusals": ("the sums of refusals are those of the rows", "restore `refusals` from a backup; the rows win"),
     "invoice": ("issued invoices are as they were issued", "restore the invoice from a backup or the copy sent out"),

@@ -10,12 +10,13 @@ from itertools import chain, groupby
 from operator import add
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import BigInteger, Connection, Select, cast, func, select
 
 from limiter.domain.rows import SPENDING, RowKind
 from limiter.ledger.entries import HOUR_MS, place_of
+from limiter.ledger.periods import month_hours, month_of
 from limiter.ledger.progress import Advance
-from limiter.ledger.schema import COUNTS, charges, hours, ledger, refusals
+from limiter.ledger.schema import COUNTS, SUMS, charges, hours, ledger, months, refusals
 from limiter.ledger.texts import read_texts, text_id
 from limiter.ledger.verifying_findings import Findings
 from limiter.ledger.verifying_rows import parts
@@ -25,7 +26,6 @@ from limiter.ledger.verifying_texts import References
 SUMS_AT_ONCE: Final = 500_000
 _PLACES_MAX: Final = 100_000
 _PLACE: Final = ("organization", "team", "key", "model", "provider", "operation")
-_SUMS: Final = (*COUNTS, "held_nanousd", "amount_nanousd")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Sums = Mapping[tuple[Any, ...], Sequence[int]]
@@ -40,7 +40,7 @@ def check_hours(connection: Connection, findings: Findings, progress: Advance | 
         for key in _differing(expected, found):
             place, tags = _told(connection, key) if findings.shows("hours") else ("", "")
             where = f"hour {_hour(hour)}, place {place}, tags {tags}"
-            findings.fault("hours", where, *_apart(expected.get(key), found.get(key), _SUMS))
+            findings.fault("hours", where, *_apart(expected.get(key), found.get(key), SUMS))
         for number in sorted(references.missing(chain.from_iterable(found))):
             findings.fault("text", f"text {number}, of the sums of hour {_hour(hour)}", "a text", "none")
 
@@ -88,6 +88,26 @@ def _side_by_side(
         if other is not None and other[0] == number:
             theirs, other = other[1], next(right, None)
         yield number, ours, theirs
+
+
+def check_months(connection: Connection, findings: Findings) -> None:
+    """Compare `months` with the hours, which are compared with the rows."""
+    ends = [connection.execute(select(end(hours.c.hour))).scalar_one() for end in (func.min, func.max)]
+    numbers = set(connection.execute(select(months.c.month).distinct()).scalars())
+    if None not in ends:
+        numbers |= set(range(month_of(ends[0]), month_of(ends[1]) + 1))
+    for number in sorted(numbers):
+        first, end = month_hours(number)
+        kept = select(months.c.tags, months.c.place, *(months.c[name] for name in SUMS)).where(months.c.month == number)
+        sums = [cast(func.sum(hours.c[name]), BigInteger) for name in SUMS]
+        right = select(hours.c.tags, hours.c.place, *sums).where(hours.c.hour >= first, hours.c.hour < end)
+        right = right.group_by(hours.c.tags, hours.c.place)
+        findings.look("months", connection.execute(select(func.count()).select_from(kept.subquery())).scalar_one())
+        expected = {tuple(row[:2]): tuple(row[2:]) for row in connection.execute(right.except_(kept))}
+        found = {tuple(row[:2]): tuple(row[2:]) for row in connection.execute(kept.except_(right))}
+        for tags, place in sorted({*expected, *found}):
+            where = f"month {1970 + number // 12}-{number % 12 + 1:02}, tags {tags}, place {place}"
+            findings.fault("months", where, *_apart(expected.get((tags, place)), found.get((tags, place)), SUMS))
 
 
 def check_charges(connection: Connection, findings: Findings) -> None:

@@ -27,6 +27,7 @@ _SECRET_NAME = re.compile(
 #: What a secret looks like wherever it stands: a key of ours, a login in a URL, an HTTP credential.
 _SECRET_TEXT: Final = (
     (re.compile(r"lk-[A-Za-z0-9_-]{20,}"), f"lk-{REDACTED}"),
+    (re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,}"), f"whsec_{REDACTED}"),
     (re.compile(r"(://)[^/@\s\"']+@"), rf"\1{REDACTED}@"),
     (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
 )
@@ -67,6 +68,7 @@ def configure(*, level: Level = "info", style: Format = "auto", stream: TextIO |
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells every step
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -116,6 +116,8 @@ class Metrics:
         self.learned_kinds = self._gauge("learned_kinds", "Teams × models whose learned holds this process knows.")
         self.learned_samples = self._counter("learned_samples", "Settled calls that holds were learned from.")
         self.learned_published = self._counters("learned_published", "Learned holds published, by width.", "width")
+        self.alerts = self._counters("alerts", "Alerts that this process logged.", "type")
+        self.webhooks = self._counters("webhooks", "Attempts to deliver alerts, and deliveries given up.", "result")
         self._begin_at_zero()
         if _shared_directory() is None:
             for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -142,6 +144,8 @@ class Metrics:
             self.settled[basis.name]
         for on_expiry in OnExpiry:
             self.expired[on_expiry.name]
+        for result in ("delivered", "failed", "gone", "given_up"):
+            self.webhooks[result]
 
     def _counter(self, name: str, what: str) -> Counter:
         return Counter(f"limiter_{name}", what, registry=self._registry)

@@ -28,6 +28,29 @@ class Change:
     after: str
 
 
+@dataclass(frozen=True, slots=True)
+class AddedLimit:
+    """A limit that was not there before, and its place such as ("teams", "search", "limits", "daily")."""
+
+    place: Place
+    limit: Limit
+
+    @property
+    def team(self) -> str:
+        """The team that it is under; "": it is the organization's."""
+        return str(self.place[1]) if self.place[0] == "teams" else ""
+
+    @property
+    def key(self) -> str | None:
+        """The key that it is for; None: it is one of key_defaults; "": it is for no key."""
+        match self.place:
+            case (_, _, "key_defaults", *_):
+                return None
+            case (_, _, "keys", key, *_):
+                return str(key)
+        return ""
+
+
 def changes(before: OrganizationPolicy | None, after: OrganizationPolicy | None) -> list[Change]:
     """Return what differs, in the order of the document; None is an organization that is not there."""
     old = dict(_facts(before)) if before else {}
@@ -50,18 +73,38 @@ def notes(
 
     `opened_from_ledger`: new spend counters open with what the SQL ledger says was spent in their window.
     """
-    old = {(place, limit.counter) for place, limit in _limits(before)} if before else set()
     found = []
     if after and not opened_from_ledger:
         found = [
-            f"{path((*place, limit.id))}: starts at 0: no SQL ledger to open it from"
-            for place, limit in _limits(after)
-            if limit.kind is LimitKind.SPEND and (place, limit.counter) not in old
+            f"{path(new.place)}: starts at 0: no SQL ledger to open it from"
+            for new in added_spend_limits(before, after)
         ]
     kept = after.rules.teams if after else {}
     for team in before.rules.teams if before and after else {}:
         if team not in kept:
             found.append(f"{path(('teams', team))}: keys minted under it are now under the limits of the organization")
+    return found
+
+
+def added_spend_limits(before: OrganizationPolicy | None, after: OrganizationPolicy) -> list[AddedLimit]:
+    """Return the spend limits of `after` that `before` does not have at the same place."""
+    old = {(place, limit.counter) for place, limit in _limits(before)} if before else set()
+    return [
+        AddedLimit((*place, limit.id), limit)
+        for place, limit in _limits(after)
+        if limit.kind is LimitKind.SPEND and (place, limit.counter) not in old
+    ]
+
+
+def keys_without_limits(before: OrganizationPolicy | None, after: OrganizationPolicy) -> list[tuple[str, str]]:
+    """Return the keys, with their teams, that had limits of their own in `before` and have none in `after`."""
+    found = []
+    for team, part in before.rules.teams.items() if before else ():
+        kept = after.rules.teams.get(team)
+        for key, old in part.keys.items():
+            new = kept.keys.get(key) if kept else None
+            if kept and old.limits is not None and (new is None or new.limits is None):
+                found.append((team, key))
     return found
 
 

@@ -118,7 +118,12 @@ def resolve(organization: OrganizationPolicy, *, key: Scope, own_limits: tuple[L
 
 def limit_applies(limit: Limit, model: str) -> bool:
     """Say whether a call of `model` counts against this limit; one of no model ("") only if it names no models."""
-    return not limit.models or (model != "" and _matches(limit.models, model))
+    return models_match(limit.models, model)
+
+
+def models_match(patterns: tuple[str, ...], model: str) -> bool:
+    """Say whether a call of `model` is one of a limit with these models; of none, every call is."""
+    return not patterns or (model != "" and _matches(patterns, model))
 
 
 _NO_TEAM: Final = Team()

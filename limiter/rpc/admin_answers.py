@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from limiter.domain.reservations import RowFlag
-from limiter.domain.rows import Row, Taken
+from limiter.domain.rows import Position, Row, Taken
 from limiter.policy.document import limits_to_yaml
 from limiter.rpc.answers import timestamp
 from limiter.service.administration import Applied
 from limiter.service.keyring import KeyView
-from limiter.store.port import HoldRecord
+from limiter.store.port import CounterState, HoldRecord
 from limiter.v1 import limiter_pb2 as pb
 
 
@@ -30,6 +31,16 @@ def applied(result: Applied) -> pb.ApplyPolicyResponse:
         ],
         versions=result.versions,
         notes=result.notes,
+        openings=[
+            pb.Opening(
+                scope=opening.scope,
+                limit=opening.limit,
+                window=opening.window,
+                amount_nanousd=opening.amount,
+                pending=opening.pending,
+            )
+            for opening in result.openings
+        ],
     )
 
 
@@ -86,6 +97,22 @@ def call_of(row: Row) -> dict[str, Any]:
 def _charged(taken: Taken, held: int) -> dict[str, object]:
     facts: dict[str, object] = {"scope": taken.scope.path, "counter": taken.counter, "period_ms": taken.period_ms}
     return facts | {"held_nanousd": taken.held} if 0 < taken.held < held else facts
+
+
+def counters(shard: int, position: Position | None, found: Sequence[CounterState]) -> pb.ReadCountersResponse:
+    """Counters, and the row up to which they count."""
+    response = pb.ReadCountersResponse(shard=shard)
+    if position is not None:
+        response.epoch, response.seq = position
+    for one in found:
+        response.counters.add(
+            scope=one.scope.path,
+            counter=one.counter,
+            period_ms=one.period_ms,
+            settled_nanousd=one.settled,
+            held_nanousd=one.held,
+        )
+    return response
 
 
 def ledger_row(row: Row) -> pb.LedgerRow:

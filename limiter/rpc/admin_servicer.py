@@ -8,7 +8,7 @@ from typing import Any
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.reservations import ReservationName
-from limiter.domain.rows import Row
+from limiter.domain.rows import Position, Row
 from limiter.domain.scopes import Scope
 from limiter.policy.document import parse_limits, parse_policy
 from limiter.rpc import admin_answers as to
@@ -24,10 +24,11 @@ _ROWS_AT_ONCE = 500
 _FOLLOW_EVERY_S = 0.25
 _LATEST_MAX = 100_000
 _PAGE = 100
+_SCOPES_MAX = 1_000
 _TOKEN_DIGITS_MAX = 18
 
 #: How far each shard was read.
-_Positions = dict[int, tuple[int, int] | None]
+_Positions = dict[int, Position | None]
 
 
 class AdminServicer(limiter_pb2_grpc.AdminServicer):
@@ -144,6 +145,24 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
                 answers.add_status(message.limits, status)
         return response
 
+    async def AdjustReservation(self, request: pb.AdjustReservationRequest, context: Any) -> pb.SettleResponse:
+        """Correct what an ended call cost."""
+        adjusted = await self._administration.adjust(
+            ReservationName.parse(request.reservation),
+            cost=request.cost_nanousd,
+            reason=requests.reason_text(request.reason),
+            by=requests.reason_text(request.by, field="by"),
+        )
+        return answers.settle_response(adjusted)
+
+    async def ReadCounters(self, request: pb.ReadCountersRequest, context: Any) -> pb.ReadCountersResponse:
+        """The spend counters of scopes, and the ledger row up to which they count."""
+        scopes = [Scope.parse(text) for text in request.scopes]
+        if not 1 <= len(scopes) <= _SCOPES_MAX or len({scope.organization for scope in scopes}) != 1:
+            raise InvalidArgument("scopes", len(scopes), f"name 1 to {_SCOPES_MAX} scopes of one organization")
+        shard, position, counters = await self._administration.counters(scopes[0].organization, scopes)
+        return to.counters(shard, position, counters)
+
     async def ReadLedger(self, request: pb.ReadLedgerRequest, context: Any) -> AsyncIterator[pb.LedgerRow]:
         """Ledger rows shard by shard, and new ones as they come."""
         scope = _scope(request.scope)
@@ -166,14 +185,14 @@ class AdminServicer(limiter_pb2_grpc.AdminServicer):
     async def _latest(self, shard: int, count: int, positions: _Positions) -> AsyncIterator[Row]:
         if count:
             for row in await self._administration.last_rows(shard, count=min(count, _LATEST_MAX)):
-                positions[shard] = (row.epoch, row.seq)
+                positions[shard] = row.position
                 yield row
 
     async def _newer(self, shard: int, positions: _Positions) -> AsyncIterator[Row]:
         while True:
             rows = await self._administration.rows(shard, after=positions.get(shard), count=_ROWS_AT_ONCE)
             for row in rows:
-                positions[shard] = (row.epoch, row.seq)
+                positions[shard] = row.position
                 yield row
             if len(rows) < _ROWS_AT_ONCE:
                 return

@@ -163,9 +163,9 @@ def extension(request: pb.ExtendRequest) -> tuple[ReservationName, int]:
     return ReservationName.parse(request.reservation), _ttl_ms(request.ttl, field="ttl")
 
 
-def reason_text(text: str) -> str:
-    """Check a reason given for the books."""
-    return _plain(text, field="reason", longest=words.REQUEST_ID_MAX)
+def reason_text(text: str, *, field: str = "reason") -> str:
+    """Check a reason given for the books, or who gives it."""
+    return _plain(text, field=field, longest=words.REQUEST_ID_MAX)
 
 
 def model_names(request: pb.GetHeadroomRequest) -> tuple[str, str]:

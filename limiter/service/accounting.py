@@ -17,7 +17,7 @@ from limiter.service.desk import RETENTION_SETTLED_MS, STALE_SUBJECTS, TRIES, De
 from limiter.service.plans import Question
 from limiter.service.reckoning import Reckoner, not_found
 from limiter.service.statuses import limits_read
-from limiter.store.port import ChargeCall, Code, EndCall, EndReply, ExtendCall, ExtendReply
+from limiter.store.port import AdjustCall, ChargeCall, Code, EndCall, EndReply, ExtendCall, ExtendReply, HoldRecord
 
 #: How far clocks may differ.
 _FUTURE_MS = 60_000
@@ -135,6 +135,16 @@ class Accounting:
             self._tell_doubts(booked)
             return booked
         raise Unavailable(f"the policy of {key.organization} changes faster than it can be read; try again")
+
+    async def adjust(
+        self, name: ReservationName, *, cost: int, reason: str, by: str, retired: HoldRecord | None
+    ) -> Settled:
+        """Book what an operator says an ended call cost. `retired`: what it was, where the store has no record."""
+        ending = json.dumps({"adjusted_by": by, "reason": reason}).encode()
+        reply = await self._desk.store.adjust(AdjustCall(name, cost, RETENTION_SETTLED_MS, ending, retired))
+        if reply.found and reply.state is State.HELD:
+            raise FailedPrecondition(f"reservation: {name} is still open (HELD); settle or release it instead")
+        return self._settled(name, reply, Reckoning(cost, -1, Basis.USAGE, Outcome.COMPLETED))
 
     async def _who(self, principal: Principal) -> Scope:
         """The key that asks; raises NotFound for a secret that nobody has, or that has ended."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from limiter.domain.errors import NotFound, Unavailable
+from limiter.domain.errors import InvalidArgument, NotFound, Unavailable
 from limiter.domain.limits import Limit
-from limiter.domain.reservations import ReservationName, RowFlag
-from limiter.domain.rows import Row
+from limiter.domain.money import CALL_MAX_NANOUSD
+from limiter.domain.reservations import OnExpiry, ReservationName, RowFlag, State
+from limiter.domain.rows import Position, Row, RowKind
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import LimitStatus
+from limiter.ledger.database import Database
+from limiter.ledger.lookup import rows_behind, rows_of
 from limiter.policy.changes import Change, changes, notes
 from limiter.policy.document import OrganizationPolicy, Policy, policy_to_yaml
 from limiter.policy.matching import resolve
@@ -18,9 +22,11 @@ from limiter.service.accounting import Accounting
 from limiter.service.calls import Settled
 from limiter.service.desk import Desk
 from limiter.service.directory import KnownKey
+from limiter.service.new_limits import new_limits
+from limiter.service.openings import Opening, Openings
 from limiter.service.plans import plan_scopes
 from limiter.service.statuses import limits_read
-from limiter.store.port import HoldRecord, InspectReply, Plan, StoredPolicy
+from limiter.store.port import CounterState, HoldRecord, InspectReply, Plan, StoredPolicy
 
 PAGE_MAX = 1_000
 _INSPECTED_AT_ONCE = 64
@@ -29,11 +35,12 @@ _RACES = 10
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply changed, or would change; each change with its organization."""
+    """What an apply changed, or would change; each change with its organization. `openings` are of new spend limits."""
 
     changes: tuple[tuple[str, Change], ...]
     versions: dict[str, int]
     notes: tuple[str, ...]
+    openings: tuple[Opening, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,10 @@ class ScopeView:
 class Administration:
     """The verbs of the Admin service."""
 
-    def __init__(self, desk: Desk, accounting: Accounting) -> None:
+    def __init__(self, desk: Desk, accounting: Accounting, openings: Openings, books: Database | None) -> None:
         self._desk = desk
+        self._openings = openings
+        self._books = books
         self._accounting = accounting
 
     # ------------------------------------------------------------------ policies
@@ -58,27 +67,34 @@ class Administration:
         """Replace the parts of the organizations that the policy names; each in one step."""
         found: list[tuple[str, Change]] = []
         said: list[str] = []
+        openings: list[Opening] = []
         versions: dict[str, int] = {}
         for organization in policy.organizations.values():
-            differences, remarks, versions[organization.id] = await self._apply(organization, dry_run=dry_run)
-            found += [(organization.id, difference) for difference in differences]
-            said += [remark for remark in remarks if remark not in said]
-        return Applied(tuple(found), versions, tuple(said))
+            part = await self._apply(organization, dry_run=dry_run)
+            found += part.changes
+            said += [remark for remark in part.notes if remark not in said]
+            openings += part.openings
+            versions |= part.versions
+        return Applied(tuple(found), versions, tuple(said), tuple(openings))
 
-    async def _apply(
-        self, organization: OrganizationPolicy, *, dry_run: bool
-    ) -> tuple[Sequence[Change], Sequence[str], int]:
+    async def _apply(self, organization: OrganizationPolicy, *, dry_run: bool) -> Applied:
         for _ in range(_RACES):
             stored = await self._desk.store.policy(organization.id)
             before = None if stored is None else OrganizationPolicy.from_json(stored.document)
             version = 0 if stored is None else stored.version
-            differences, remarks = changes(before, organization), notes(before, organization)
-            if dry_run or (before is not None and not differences):
-                return differences, remarks, version
+            differences = tuple((organization.id, change) for change in changes(before, organization))
+            remarks = tuple(notes(before, organization, opened_from_ledger=self._openings.has_books))
+            if before is not None and not differences:
+                return Applied(differences, {organization.id: version}, remarks)
+            if dry_run:
+                shown = await self._openings.preview(before, organization)
+                return Applied(differences, {organization.id: version}, remarks, tuple(shown))
             new = StoredPolicy(organization.id, version + 1, organization.to_json())
-            if await self._desk.store.replace_policy(new):
+            limits = await new_limits(self._desk.store, before, organization, version=new.version)
+            if await self._desk.store.replace_policy(new, new_limits=limits):
                 self._desk.directory.forget_organization(organization.id)
-                return differences, remarks, new.version
+                shown = await self._openings.show(organization.id, limits)
+                return Applied(differences, {organization.id: new.version}, remarks, tuple(shown))
         raise Unavailable(f"the policy of {organization.id} is being changed by others; try again")
 
     async def policy(self, organization: str) -> tuple[str, dict[str, int]]:
@@ -111,6 +127,29 @@ class Administration:
     async def force_release(self, name: ReservationName, *, reason: str) -> Settled:
         """End an open hold with nothing spent, whoever took it."""
         return await self._accounting.release(name, reason=reason or "released by an operator", flag=RowFlag.FORCED)
+
+    async def adjust(self, name: ReservationName, *, cost: int, reason: str, by: str) -> Settled:
+        """Correct what an ended hold or charge cost. Raises NotFound, FailedPrecondition for an open hold."""
+        if not 0 <= cost <= CALL_MAX_NANOUSD:
+            raise InvalidArgument("cost_nanousd", cost, f"use 0 to {CALL_MAX_NANOUSD} nano-USD")
+        for field, text in (("reason", reason), ("by", by)):
+            if not text:
+                raise InvalidArgument(field, text, "say it: the ledger keeps who corrected what, and why")
+        retired = None
+        if await self._desk.store.hold(name) is None:
+            rows = [] if self._books is None else await asyncio.to_thread(rows_of, self._books, *name)
+            if not rows:
+                where = "" if self._books is not None else "; its record may be retired, and this sidecar has no books"
+                raise NotFound(f"reservation: {name} is not known{where}")
+            retired = _ended(name, rows)
+        return await self._accounting.adjust(name, cost=cost, reason=reason, by=by, retired=retired)
+
+    async def counters(
+        self, organization: str, scopes: Sequence[Scope]
+    ) -> tuple[int, Position | None, list[CounterState]]:
+        """The spend counters of scopes of one organization, its shard, and the newest row that they count."""
+        position, found = await self._desk.store.counters(organization, scopes)
+        return self._desk.store.shard_of(organization), position, found
 
     async def scopes(self, scope: Scope | None) -> list[ScopeView]:
         """The present counters of every limit of a scope and what stands under it."""
@@ -167,9 +206,12 @@ class Administration:
             found += [_view(plan, reply, refused) for plan, reply in zip(batch, replies, strict=True)]
         return found
 
-    async def rows(self, shard: int, *, after: tuple[int, int] | None, count: int) -> list[Row]:
-        """Ledger rows of a shard, oldest first."""
-        return await self._desk.store.rows(shard, after=after, count=count)
+    async def rows(self, shard: int, *, after: Position | None, count: int) -> list[Row]:
+        """Ledger rows of a shard, oldest first: out of the books as far as they have them, then out of the store."""
+        rows = await self._desk.store.rows(shard, after=after, count=count)
+        if self._books is None or (after is not None and (not rows or rows[0].position == (after[0], after[1] + 1))):
+            return rows
+        return await asyncio.to_thread(rows_behind, self._books, shard, after=after, count=count) or rows
 
     async def last_rows(self, shard: int, *, count: int) -> list[Row]:
         """The newest ledger rows of a shard."""
@@ -196,3 +238,27 @@ def _declared(policy: OrganizationPolicy) -> Iterator[tuple[str, str]]:
 def _batches(plans: list[Plan]) -> Iterator[list[Plan]]:
     for start in range(0, len(plans), _INSPECTED_AT_ONCE):
         yield plans[start : start + _INSPECTED_AT_ONCE]
+
+
+def _ended(name: ReservationName, rows: Sequence[Row]) -> HoldRecord:
+    """A hold or charge whose record was retired, as its rows tell of it."""
+    row = rows[-1]
+    return HoldRecord(
+        name=name,
+        state=row.state or State.SETTLED,
+        basis=row.basis,
+        on_expiry=OnExpiry.CHARGE,
+        flags=row.flags,
+        claims=0 if rows[0].kind is RowKind.CHARGE else 1,
+        reserved_ms=row.reserved_ms,
+        expires_ms=row.expires_ms,
+        expires_max_ms=row.expires_ms,
+        ended_ms=row.at_ms,
+        held=row.held,
+        cost=row.cost,
+        tokens=row.tokens,
+        output_max=-1,
+        fingerprint=bytes(16),
+        taken=row.taken,
+        call=row.call,
+    )

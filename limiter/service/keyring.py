@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -12,8 +12,10 @@ from limiter.domain.scopes import Scope
 from limiter.policy.document import OrganizationPolicy
 from limiter.service.desk import Desk
 from limiter.service.directory import KeyRecord, KnownKey, Secret
+from limiter.service.new_limits import new_limits_of_key
+from limiter.service.openings import Openings
 from limiter.service.secrets import check_secret, mint_secret
-from limiter.store.port import StoredKey
+from limiter.store.port import NewLimit, StoredKey
 
 OVERLAP_MS = 86_400_000
 _DIGEST_KEPT_MS = 86_400_000
@@ -33,8 +35,9 @@ class KeyView:
 class Keyring:
     """The verbs of the Admin service that concern keys."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, openings: Openings) -> None:
         self._desk = desk
+        self._openings = openings
 
     async def create(
         self, key: Scope, *, limits: tuple[Limit, ...] | None, expires_ms: int, secret: str = ""
@@ -105,7 +108,9 @@ class Keyring:
             if _declares(organization, key):
                 raise InvalidArgument("limits", key.path, "the policy file declares this key: write its limits there")
             record = replace(record, limits=limits)
-        await self._store_key(key, known.revision, record)
+        new = new_limits_of_key(organization, key, known.record, record, revision=known.revision + 1)
+        await self._store_key(key, known.revision, record, new)
+        await self._openings.show(key.organization, new)
         return KeyView(key, record, _declares(organization, key))
 
     async def under(self, scope: Scope | None) -> AsyncIterator[KeyView]:
@@ -140,8 +145,11 @@ class Keyring:
             raise AlreadyExists("secret: it belongs to another key")
         return Secret(digest, secret[-4:] if len(secret) >= _HINTED_FROM else "", now_ms)
 
-    async def _store_key(self, key: Scope, revision: int, record: KeyRecord) -> None:
-        if not await self._desk.store.replace_key(StoredKey(key, revision + 1, record.to_json())):
+    async def _store_key(
+        self, key: Scope, revision: int, record: KeyRecord, new_limits: Sequence[NewLimit] = ()
+    ) -> None:
+        new = StoredKey(key, revision + 1, record.to_json())
+        if not await self._desk.store.replace_key(new, new_limits=new_limits):
             raise FailedPrecondition(f"key: {key.path} was changed by somebody else meanwhile; try again")
         self._desk.directory.forget_key(key)
 

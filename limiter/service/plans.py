@@ -159,7 +159,7 @@ class Plans:
                 version=version,
                 key=question.key,
                 key_revision=key.revision,
-                denial=_denial(policy, record, model, unpriced=unpriced),
+                denial=denial_of(policy, record, model, unpriced=unpriced),
                 scopes=plan_scopes(
                     policy.scopes,
                     model=model,
@@ -227,7 +227,7 @@ def plan_scopes(
     )
 
 
-def _denial(policy: KeyPolicy, record: KeyRecord | None, model: str, *, unpriced: bool) -> int:
+def denial_of(policy: KeyPolicy, record: KeyRecord | None, model: str, *, unpriced: bool) -> int:
     """The reason for which the policy itself refuses, by precedence; 0: none."""
     if record is None and not policy.declared:
         return DenialReason.KEY_UNKNOWN

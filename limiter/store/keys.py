@@ -5,7 +5,10 @@ key                             type    content                                 
 ==============================  ======  ==================================================  ====================
 ``lim1:{S}:org:ORG``            hash    version, document, key:TEAM/KEY,                    while configured
                                         scope[:TEAM[/KEY]], refused:[TEAM[/KEY]]:LIMIT,
-                                        overage:[TEAM[/KEY]]:COUNTER
+                                        overage:[TEAM[/KEY]]:COUNTER,
+                                        opening:[TEAM[/KEY]]:COUNTER
+``lim1:{S}:openings:ORG``       hash    [TEAM[/KEY]]:COUNTER of new limits, to be opened    8 days, or until their
+                                                                                            window ends
 ``lim1:{S}:hold:ORG:ID``        string  a hold's record                                     open: until it ends;
                                                                                             ended: retention
 ``lim1:{S}:due``                zset    ORG/ID of open holds by expiry                      while there are holds
@@ -15,6 +18,7 @@ key                             type    content                                 
 ``lim1:{S}:learner``            string  the sidecar that learns from the shard's rows       10 s, renewed
 ``lim1:digest:V:HEX``           string  ORG/TEAM/KEY that a secret belongs to               while the secret does
 ``lim1:orgs``                   set     organizations that have a policy                    for ever
+``lim1:openings``               hash    organizations that may have limits to be opened     while they may
 ``lim1:meta``                   hash    shards; fingerprints of the peppers                 for ever
 ==============================  ======  ==================================================  ====================
 
@@ -36,6 +40,7 @@ SHARDS = 256
 
 ORGS = PREFIX + "orgs"
 META = PREFIX + "meta"
+OPENINGS = PREFIX + "openings"
 
 VERSION_FIELD = b"version"
 DOCUMENT_FIELD = b"document"
@@ -90,6 +95,11 @@ def learner_key(shard: int) -> str:
     return f"{PREFIX}{{{shard}}}:learner"
 
 
+def openings_key(organization: str) -> str:
+    """The limits of an organization that are to be opened."""
+    return f"{PREFIX}{{{shard_of(organization)}}}:openings:{organization}"
+
+
 def digest_key(digest: str) -> str:
     """Where the owner of a secret's digest (`version:hex`) is found."""
     return f"{PREFIX}digest:{digest}"
@@ -117,6 +127,17 @@ def overage_field(scope: Scope, counter: str) -> bytes:
     return f"overage:{scope.team}/{scope.key}".rstrip("/").encode() + f":{counter}".encode()
 
 
+def opening_name(scope: Scope, counter: str) -> bytes:
+    """What a counter's opening is called among those of its organization."""
+    return f"{scope.team}/{scope.key}".rstrip("/").encode() + f":{counter}".encode()
+
+
+def opening_field(scope: Scope, counter: str) -> bytes:
+    """The field that says what a spend limit's counter was opened with."""
+    return b"opening:" + opening_name(scope, counter)
+
+
+@lru_cache(maxsize=16384)
 def scope_of_field(organization: str, field: str) -> Scope:
     """The scope that a counter field belongs to; the reverse of scope_field."""
     _, _, path = field.partition(":")

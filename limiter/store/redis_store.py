@@ -13,6 +13,7 @@ from limiter.store.cargo import Cargo
 from limiter.store.courier import Courier
 from limiter.store.ledgers import Ledgers
 from limiter.store.port import (
+    AdjustCall,
     ChargeCall,
     ChargeReply,
     EndCall,
@@ -28,7 +29,7 @@ from limiter.store.records import Records
 from limiter.store.registry import Registry
 from limiter.store.wire import Client
 
-C = TypeVar("C", bound=HoldCall | EndCall | ExtendCall | ChargeCall)
+C = TypeVar("C", bound=HoldCall | EndCall | ExtendCall | ChargeCall | AdjustCall)
 R = TypeVar("R")
 
 
@@ -79,6 +80,14 @@ class RedisStore(Registry, Records, Ledgers):
     async def charge(self, call: ChargeCall) -> ChargeReply:
         """Book spend that had no hold."""
         return await self._charges.carry(call)
+
+    async def adjust(self, call: AdjustCall) -> EndReply:
+        """Correct what one ended hold cost; an open one is left alone."""
+
+        def load(cargo: Cargo, call: AdjustCall) -> bytes:
+            return encoding.adjust_blob(call, cargo.organization_index(call.name.organization))
+
+        return (await self._send_together("adjust", [call], load, replies.end_reply))[0]
 
     async def inspect(self, plans: Sequence[Plan]) -> list[InspectReply]:
         """Read the counters of plans, all of one organization."""

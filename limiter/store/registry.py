@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from limiter.domain.errors import Unavailable
 from limiter.domain.scopes import Scope
 from limiter.store import keys
-from limiter.store.port import StoredKey, StoredPolicy
-from limiter.store.wire import Wire
+from limiter.store.openings import Openings, note_of, pairs
+from limiter.store.port import NewLimit, StoredKey, StoredPolicy
 
 _ORGANIZATION_SCANNED = 512
 
 
-class Registry(Wire):
+class Registry(Openings):
     """What is configured, as opposed to what is counted."""
 
     async def organizations(self) -> list[str]:
@@ -30,12 +30,15 @@ class Registry(Wire):
             return None
         return StoredPolicy(organization, int(version), document.decode())
 
-    async def replace_policy(self, new: StoredPolicy) -> bool:
-        """Store `new` if the present version is the one before it; answers whether it was."""
+    async def replace_policy(self, new: StoredPolicy, *, new_limits: Sequence[NewLimit] = ()) -> bool:
+        """Store `new` if the present version is the one before it; answers whether it was.
+
+        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already.
+        """
         await self._command("SADD", keys.ORGS, new.organization)
         expected = str(new.version - 1) if new.version > 1 else ""
         fields: list[bytes | str] = [keys.VERSION_FIELD, str(new.version), keys.DOCUMENT_FIELD, new.document]
-        return await self._replace(new.organization, keys.VERSION_FIELD, expected, fields)
+        return await self._replace(new.organization, (keys.VERSION_FIELD, expected), fields, new_limits)
 
     async def key(self, key: Scope) -> StoredKey:
         """A key's record."""
@@ -55,21 +58,24 @@ class Registry(Wire):
                 "COUNT",
                 _ORGANIZATION_SCANNED,
             )
-            for field, raw in _pairs(flat):
+            for field, raw in pairs(flat):
                 team, _, key = field.removeprefix(keys.KEY_FIELD_PREFIX).decode().partition("/")
                 yield _stored_key(Scope(organization, team, key), raw)
             cursor = int(cursor)
             if cursor == 0:
                 return
 
-    async def replace_key(self, new: StoredKey) -> bool:
-        """Store `new` if the present revision is the one before it; answers whether it was."""
+    async def replace_key(self, new: StoredKey, *, new_limits: Sequence[NewLimit] = ()) -> bool:
+        """Store `new` if the present revision is the one before it; answers whether it was.
+
+        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already.
+        """
         field = keys.key_field(new.key)
         before = await self._command("HGET", keys.organization_key(new.key.organization), field)
         if _stored_key(new.key, before).revision != new.revision - 1:
             return False
         value = struct.pack("<Q", new.revision) + new.record.encode()
-        return await self._replace(new.key.organization, field, before or "", [field, value])
+        return await self._replace(new.key.organization, (field, before or ""), [field, value], new_limits)
 
     async def digest_owner(self, digests: Sequence[str]) -> Scope | None:
         """The key that one of the digests belongs to."""
@@ -124,18 +130,26 @@ class Registry(Wire):
             raise Unavailable(f"the store was laid out with another number of shards than {keys.SHARDS}")
         return wrong
 
-    async def _replace(self, organization: str, field: bytes, expected: bytes | str, fields: list[bytes | str]) -> bool:
-        return bool(await self._fcall("replace", [keys.organization_key(organization)], [field, expected, *fields]))
+    async def _replace(
+        self,
+        organization: str,
+        expected: tuple[bytes, bytes | str],
+        fields: Sequence[bytes | str],
+        new_limits: Sequence[NewLimit],
+    ) -> bool:
+        key = keys.organization_key(organization)
+        if not new_limits:
+            return await self._compare_and_set(organization, key, expected, fields)
+        notes = [part for limit in new_limits for part in note_of(limit)]
+        # Before: whoever looks finds the notes. And after: somebody may have found none until now.
+        await self.announce_openings(organization)
+        replaced = await self._compare_and_set(organization, key, expected, fields, notes)
+        if replaced:
+            await self.announce_openings(organization)
+        return replaced
 
 
 def _stored_key(key: Scope, raw: bytes | None) -> StoredKey:
     if raw is None:
         return StoredKey(key, 0, "")
     return StoredKey(key, struct.unpack_from("<Q", raw)[0], raw[8:].decode())
-
-
-def _pairs(flat: dict[bytes, bytes] | list[bytes]) -> Iterable[tuple[bytes, bytes]]:
-    """Field and value, in whichever shape the protocol version returned them."""
-    if isinstance(flat, dict):
-        return flat.items()
-    return zip(flat[0::2], flat[1::2], strict=True)

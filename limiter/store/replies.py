@@ -9,6 +9,7 @@ from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
 from limiter.domain.rows import Row, RowKind, Taken
 from limiter.domain.scopes import Scope
+from limiter.store.encoding import LESSER, LESSER_AMOUNTS, RECORD
 from limiter.store.keys import name_of_member, scope_of_field
 from limiter.store.port import (
     ChargeReply,
@@ -27,17 +28,12 @@ _SUM = struct.Struct("<qq")
 _END = struct.Struct("<BBBBIQq")
 _EXTEND = struct.Struct("<BBBQ")
 _CHARGE = struct.Struct("<BBBIQ")
-_RECORD = struct.Struct("<BBBBIIQQQQQQQq16sH")
 _ROW = struct.Struct("<BBBBIqQqQQQQ")
 
 _SCOPE = struct.Struct("<BQ")
 _COUNTER = struct.Struct("<7q")
-_AMOUNTS = struct.Struct("<BQQ")
 
 _REPEATED, _DUE_WAITING = 1, 2
-
-#: Above every time in ms: what a period has more where the counter holds a lesser amount.
-_LESSER = 2**48
 
 
 def _statuses(raw: bytes, at: int) -> list[RawStatus]:
@@ -116,8 +112,8 @@ def _taken(organization: str, raw: bytes, held: int) -> tuple[Taken, ...]:
     """Decode the taken part of a hold: see _holds.lua."""
     taken, at, amounts = [], 0, [held]
     if raw.startswith(b"\0"):
-        _, *lesser = _AMOUNTS.unpack_from(raw)
-        amounts, at = amounts + lesser, _AMOUNTS.size
+        _, *lesser = LESSER_AMOUNTS.unpack_from(raw)
+        amounts, at = amounts + lesser, LESSER_AMOUNTS.size
     while at < len(raw):
         field_end = raw.index(b"\0", at + 1)
         layout_end = raw.index(b"\0", field_end + 1)
@@ -126,7 +122,7 @@ def _taken(organization: str, raw: bytes, held: int) -> tuple[Taken, ...]:
         periods = struct.unpack_from(f"<{len(counters)}Q", raw, layout_end + 1)
         at = layout_end + 1 + 8 * len(counters)
         for counter, period in zip(counters, periods, strict=True):
-            which, period_ms = divmod(period, _LESSER)
+            which, period_ms = divmod(period, LESSER)
             if period:
                 taken.append(Taken(scope, counter, period_ms, amounts[which] if ":spend:" in counter else 0))
     return tuple(taken)
@@ -135,16 +131,17 @@ def _taken(organization: str, raw: bytes, held: int) -> tuple[Taken, ...]:
 def hold_record(name: ReservationName, raw: bytes) -> HoldRecord:
     """Decode a hold's record: see _holds.lua."""
     (
-        _, state, basis, on_expiry, flags, _claims, reserved_ms, expires_ms, expires_max_ms, ended_ms, held, cost,
+        _, state, basis, on_expiry, flags, claims, reserved_ms, expires_ms, expires_max_ms, ended_ms, held, cost,
         tokens, output_max, fingerprint, size,
-    ) = _RECORD.unpack_from(raw)  # fmt: skip
-    end = _RECORD.size + size
+    ) = RECORD.unpack_from(raw)  # fmt: skip
+    end = RECORD.size + size
     return HoldRecord(
         name=name,
         state=State(state),
         basis=Basis(basis) if basis else None,
         on_expiry=OnExpiry(on_expiry),
         flags=RowFlag(flags),
+        claims=claims,
         reserved_ms=reserved_ms,
         expires_ms=expires_ms,
         expires_max_ms=expires_max_ms,
@@ -154,7 +151,7 @@ def hold_record(name: ReservationName, raw: bytes) -> HoldRecord:
         tokens=tokens,
         output_max=output_max,
         fingerprint=fingerprint,
-        taken=_taken(name.organization, raw[_RECORD.size : end], held),
+        taken=_taken(name.organization, raw[RECORD.size : end], held),
         call=raw[end:],
     )
 

@@ -66,7 +66,7 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def sidecar(directory: Path) -> Iterator[FakeSidecar]:
     """A scripted sidecar that serves the default data directory."""
-    (directory / "data").mkdir()
+    (directory / "data").mkdir(exist_ok=True)
     fake = FakeSidecar(directory / "data")
     fake.start()
     yield fake

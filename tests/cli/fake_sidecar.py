@@ -21,7 +21,7 @@ RESERVATION = "organizations/acme/reservations/" + "0123456789abcdef" * 2
 _LIMITER = ("Reserve", "Settle", "Release", "Extend", "Charge", "GetHeadroom")
 _ADMIN = (
     *("ApplyPolicy", "GetPolicy", "CreateKey", "ImportKey", "RotateKey", "UpdateKey", "ListKeys"),
-    *("GetReservation", "ListReservations", "ForceRelease", "ListScopes"),
+    *("GetReservation", "ListReservations", "ForceRelease", "ListScopes", "AdjustReservation", "ReadCounters"),
 )
 
 
@@ -129,6 +129,7 @@ def _empty(method: str) -> Any:  # noqa: ANN401 - the message of that method
         "Settle": pb.SettleResponse,
         "Charge": pb.SettleResponse,
         "ForceRelease": pb.SettleResponse,
+        "AdjustReservation": pb.SettleResponse,
         "CreateKey": pb.CreateKeyResponse,
         "ImportKey": pb.CreateKeyResponse,
         "RotateKey": pb.CreateKeyResponse,

@@ -95,6 +95,24 @@ def test_applying_prints_what_changes_and_what_to_know(limiter: CommandLine, sid
     assert output.err == "note: limits.monthly: starts at 0\n"
 
 
+def test_applying_prints_what_new_limits_start_from(limiter: CommandLine, sidecar: FakeSidecar, good: str) -> None:
+    change = pb.PolicyChange(organization="acme", path="limits.monthly", change="added", after="5000.00 USD per month")
+    openings = [
+        pb.Opening(scope="acme", limit="monthly", window="month", amount_nanousd=1_234_500_000_001),
+        pb.Opening(scope="acme/search/*", limit="daily", window="day", amount_nanousd=5_000_000_000, pending=True),
+    ]
+    answer = pb.ApplyPolicyResponse(changes=[change], versions={"acme": 4}, openings=openings)
+    sidecar.answers("ApplyPolicy", answer, answer)
+
+    output = limiter.run("apply", good)
+    printed = limiter.run("apply", good, "--format", "json").json
+
+    assert output.row("acme monthly", "month", "1234.500000001 USD")
+    assert output.row("acme/search/* daily", "day", "pending: 5.00 USD so far")
+    assert printed["openings"][0]["amount_nanousd"] == 1_234_500_000_001
+    assert printed["openings"][1]["pending"] is True
+
+
 def test_a_dry_run_says_that_nothing_was_applied(limiter: CommandLine, sidecar: FakeSidecar, good: str) -> None:
     answer = pb.ApplyPolicyResponse(changes=[pb.PolicyChange(organization="acme", path="limits.monthly")])
     sidecar.answers("ApplyPolicy", answer, answer)

@@ -20,12 +20,14 @@ def test_every_key_is_in_the_dictionary() -> None:
     shard = keys.shard_of("ORG")
     made = [
         keys.organization_key("ORG"),
+        keys.openings_key("ORG"),
         keys.hold_key(ReservationName("ORG", "0" * 32)),
         *keys.shard_keys(shard),
         keys.learned_key("ORG"),
         keys.learner_key(shard),
         keys.digest_key("V:HEX"),
         keys.ORGS,
+        keys.OPENINGS,
         keys.META,
     ]
     shown = [row["key"].replace("{S}", f"{{{shard}}}").replace("ORG:ID", f"ORG:{'0' * 32}") for row in _keys()]
@@ -45,6 +47,7 @@ def test_every_field_of_an_organization_is_in_the_dictionary() -> None:
     key = Scope("acme", "TEAM", "KEY")
     fields = [keys.VERSION_FIELD, keys.DOCUMENT_FIELD, keys.key_field(key), *map(keys.scope_field, key.lineage())]
     fields += [keys.refused_field(key, "LIMIT"), keys.overage_field(key, "COUNTER")]
+    fields += [keys.opening_field(key, "COUNTER")]
     assert table_of(PAGE, "key", "type").rows[0]["content"] == ", ".join(field.decode() for field in fields)
 
 
@@ -59,6 +62,14 @@ def test_an_overage_is_as_the_scripts_write_it() -> None:
     (packed,) = re.findall(r"^local OVERAGE = '<(\S+)'", page(f"{LUA}/_overage.lua"), re.MULTILINE)
     (described,) = re.findall(r"^## Overage of a spend limit\n\n(.*?)\.\n", page(PAGE), re.MULTILINE | re.DOTALL)
     assert "".join(re.findall(r"\b\S+ (B|I8|i8)`", described)) == packed
+
+
+def test_openings_and_their_notes_are_as_the_scripts_write_them() -> None:
+    (packed,) = re.findall(r"^local OPENING = '<(\S+)'", page(f"{LUA}/open.lua"), re.MULTILINE)
+    (noted,) = re.findall(r"struct\.pack\('<(\S+)', 1, now, epoch, seq\)", page(f"{LUA}/replace.lua"))
+    (section,) = re.findall(r"^## Opening of a spend limit\n(.*?)\n## ", page(PAGE), re.MULTILINE | re.DOTALL)
+    described = re.findall(r"^(`format B`.*?)\.$", section, re.MULTILINE)
+    assert ["".join(re.findall(r"\b\S+ (B|I8|i8)`", line)) for line in described] == [packed, noted]
 
 
 def test_the_head_of_a_record_is_that_of_the_scripts() -> None:

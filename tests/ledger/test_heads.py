@@ -16,7 +16,7 @@ from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database
 from limiter.ledger.entries import checksum
 from limiter.ledger.heads import Head, make_heads, read_heads
-from limiter.ledger.schema import books, charges, cursors, hours, ledger
+from limiter.ledger.schema import books, charges, cursors, hours, ledger, months
 from limiter.ledger.verifying import verify
 from limiter.ledger.verifying_findings import Fault, Findings
 from tests.ledger.random_books import RandomBooks
@@ -145,6 +145,7 @@ def everything_made_anew(connection: Connection, seq: int) -> None:
     connection.execute(update(ledger).where(*where).values(**row | {"checksum": checksum(row)}))
     hour = hours.c.hour == row["reserved_ms"] // HOUR
     connection.execute(update(hours).where(hour).values(amount_nanousd=hours.c.amount_nanousd + more))
+    connection.execute(update(months).values(amount_nanousd=months.c.amount_nanousd + more))  # they have one
     where_charged = charges.c.charged == row["charged"]
     connection.execute(update(charges).where(where_charged).values(amount_nanousd=charges.c.amount_nanousd + more))
 
@@ -178,6 +179,7 @@ def test_a_last_row_that_was_removed_with_its_cursor_moved_back_is_found(databas
         delete(ledger).where(ledger.c.shard == 7, ledger.c.seq == 2),
         update(cursors).where(cursors.c.shard == 7).values(seq=1, at_ms=at_ms),
         update(hours).where(wrong).values(calls=1, input_tokens=10, output_tokens=5),
+        update(months).where(months.c.calls == 4).values(calls=3, input_tokens=30, output_tokens=15),
     )
     assert not verify(database, now_ms=LATER).count
     found = fault(compared(database, heads))

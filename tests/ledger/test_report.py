@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import select
 
 from limiter.domain.reservations import Basis, State
 from limiter.domain.rows import SPENDING, Row, RowKind
 from limiter.domain.windows import window_bounds
 from limiter.ledger.booking import Booking, Page
+from limiter.ledger.covering import cover
 from limiter.ledger.database import Database
-from limiter.ledger.folding import SUMS, add_late, cover, create, fold
-from limiter.ledger.periods import instant, month
+from limiter.ledger.periods import instant, month, month_hours
 from limiter.ledger.questions import PLACES, Question, condition, grouping
 from limiter.ledger.report import Group, Report, make_report
-from limiter.ledger.schema import COUNTS, hours
+from limiter.ledger.schema import COUNTS, SUMS
 from limiter.policy.zones import zone
 from tests.ledger.rows import DAY, HOUR, NOVEMBER, Ledger
 
@@ -207,22 +206,11 @@ def test_sums_of_any_grouping_in_any_zone_are_those_of_the_rows(database: Databa
             compare(database, rows, asked(by, where, at=at))
 
 
-@pytest.mark.parametrize("fold_ms", [NOVEMBER - DAY, NOVEMBER + 9 * DAY + HOUR, NOVEMBER + 90 * DAY])
-def test_months_that_were_folded_say_the_same_whatever_comes_late(
-    database: Database, booking: Booking, fold_ms: int
-) -> None:
-    with database.write() as connection:
-        create(connection)
+def test_stretches_of_months_say_the_same_whatever_comes_late(database: Database, booking: Booking) -> None:
     book = ledger(4, around=NOVEMBER)
     some = len(book.made) // 2
     booking.book({book.shard: Page(None, book.made[:some])})
-    assert fold(database, fold_ms) > 0
-    assert fold(database, fold_ms) == 0
-    late = hours_of(database)
     booking.book({book.shard: Page(book.made[some - 1].position, book.made[some:])})
-    with database.write() as connection:
-        add_late(connection, {key: sums for key, sums in changes(late, hours_of(database)).items() if any(sums)})
-    fold(database, fold_ms + 5 * DAY)
     rows = facts(book.made)
     for at in ("UTC", "Asia/Kolkata", "America/New_York"):
         for by in ("", "customer", "month,model", "week,key"):
@@ -233,35 +221,18 @@ def test_months_that_were_folded_say_the_same_whatever_comes_late(
             compare(database, rows, asked("customer", time=(start + 3 * DAY + 1, end - DAY), at=at))
 
 
-def hours_of(database: Database) -> dict[tuple[int, int, int], list[int]]:
-    """The sums of hours."""
-    with database.read() as connection:
-        return {tuple(row[:3]): list(row[3:]) for row in connection.execute(select(hours))}
-
-
-def changes(
-    before: Mapping[tuple[int, int, int], list[int]], now: Mapping[tuple[int, int, int], list[int]]
-) -> dict[tuple[int, int, int], list[int]]:
-    """What was added to sums."""
-    nothing = [0] * len(SUMS)
-    return {
-        key: [one - other for one, other in zip(sums, before.get(key, nothing), strict=True)]
-        for key, sums in now.items()
-    }
-
-
 def test_what_is_added_up_for_some_hours_is_those_hours() -> None:
-    chance = random.Random(9)
+    chance = random.Random(3)
     for _ in range(500):
-        first = 490_000 + chance.randrange(2_000)
-        end, at = first + chance.randrange(1, 2_000), 490_000 + chance.randrange(4_000)
-        counted: Counter[int] = Counter()
-        for piece in cover(first, end, at):
-            assert piece.month is None or piece.end <= at
-            for hour in range(piece.first, piece.end):
-                counted[hour] += piece.sign
-        assert {hour for hour, count in counted.items() if count} == set(range(first, end))
-        assert max(counted.values()) == 1
+        first = chance.randrange(400_000, 420_000)
+        end = first + chance.randrange(1, 3_000)
+        found = [0] * 30_000
+        for piece in cover(first, end):
+            begins, ends = (piece.first, piece.end) if piece.month is None else month_hours(piece.month)
+            for hour in range(begins, ends):
+                found[hour - 395_000] += piece.sign
+        assert [i + 395_000 for i, times in enumerate(found) if times == 1] == list(range(first, end))
+        assert set(found) <= {0, 1}
 
 
 def test_times_in_the_middle_of_an_hour_are_kept_to_the_millisecond(database: Database, booking: Booking) -> None:

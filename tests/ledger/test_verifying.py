@@ -25,6 +25,7 @@ from limiter.ledger.schema import (
     invoices,
     ledger,
     metadata,
+    months,
     refusals,
     texts,
 )
@@ -198,7 +199,7 @@ def test_a_changed_sum_of_an_hour_is_found(database: Database, booking: Booking,
     assert "hours" in checks(database)
 
 
-@pytest.mark.parametrize("table", [hours, charges, refusals])
+@pytest.mark.parametrize("table", [hours, months, charges, refusals])
 def test_a_sum_that_is_gone_or_invented_is_found(database: Database, booking: Booking, table: Table) -> None:
     RandomBooks(seed=3).write(booking)
     with database.read() as connection:
@@ -206,7 +207,7 @@ def test_a_sum_that_is_gone_or_invented_is_found(database: Database, booking: Bo
     changed(
         database, lambda connection: connection.execute(delete(table).where(*(table.c[n] == v for n, v in row.items())))
     )
-    assert checks(database) == {table.name}
+    assert checks(database) == {table.name, *(["months"] if table is hours else [])}
     changed(database, lambda connection: connection.execute(table.insert().values(row)))
     assert not verified(database).count
     first = next(iter(table.primary_key.columns)).name
@@ -454,5 +455,5 @@ def test_rows_that_the_store_counts_and_the_books_do_not_have_are_a_fault(booked
 
 def test_every_table_is_checked_or_told_not_to_be() -> None:
     follows_from_nothing = {"alerts", "deliveries"}
-    checked = {"books", "texts", "ledger", "cursors", "hours", "charges", "refusals", "invoices"}
+    checked = {"books", "texts", "ledger", "cursors", "hours", "months", "charges", "refusals", "invoices"}
     assert metadata.tables.keys() == follows_from_nothing | checked

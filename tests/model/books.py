@@ -68,9 +68,11 @@ class Books:
 
     def keep(self, plan: Plan, at_hand: Present) -> None:
         """What a grant or charge made of the counters is the truth from now on."""
-        for scope in with_limits(plan):
-            self.scopes[scope] = at_hand[scope]
-            self.scopes[scope].written(self.now_ms)
+        for entry in plan.scopes:
+            known = self.scopes.get(entry.scope)
+            if entry.limits or (known is not None and known.counters):  # those of limits that went are dropped
+                self.scopes[entry.scope] = at_hand[entry.scope]
+                self.scopes[entry.scope].written(self.now_ms)
 
     def due(self) -> list[HoldRecord]:
         """Open holds that have expired, by due time and then by name."""

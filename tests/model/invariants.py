@@ -22,13 +22,14 @@ RETENTION_MAX_MS = 7 * 86_400_000
 class Dump:
     """Everything in a store.
 
-    `scopes` is decoded: per scope, last write and the seven integers of each counter. `overages` are kept for the
-    period that they name, which may be over.
+    `scopes` is decoded: per scope, last write and the seven integers of each counter. `overages` and `openings` are
+    kept for the period that they name, which may be over.
     """
 
     raw: dict[str, Any] = field(default_factory=dict)
     scopes: dict[Scope, tuple[int, dict[str, tuple[int, ...]]]] = field(default_factory=dict)
     overages: dict[Taken, int] = field(default_factory=dict)
+    openings: dict[Taken, int] = field(default_factory=dict)
     holds: dict[str, HoldRecord] = field(default_factory=dict)
     lifetimes_ms: dict[str, int] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
@@ -52,7 +53,7 @@ async def _read(client: Any, key: str, found: Dump) -> None:  # noqa: ANN401 - a
     match parts:
         case ["lim1", "orgs"]:
             found.raw[key] = await client.smembers(key)
-        case ["lim1", "meta"]:
+        case ["lim1", "meta"] | ["lim1", "openings"] | ["lim1", _, "openings", _]:
             found.raw[key] = await client.hgetall(key)
         case ["lim1", _, "org", organization]:
             found.raw[key] = fields = await client.hgetall(key)
@@ -82,6 +83,9 @@ def _read_fields(organization: str, fields: Mapping[bytes, bytes], found: Dump) 
         elif name.startswith(b"overage:"):
             taken, amount = _overage(organization, name.decode(), value)
             found.overages[taken] = amount
+        elif name.startswith(b"opening:"):
+            taken, amount = _overage(organization, name.decode(), value[:-16])  # then the position that it rests on
+            found.openings[taken] = amount
 
 
 def _row(shard: int, entry: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Row:
@@ -92,7 +96,7 @@ def _counters(raw: bytes) -> tuple[int, dict[str, tuple[int, ...]]]:
     version, last_ms = struct.unpack_from("<BQ", raw)
     assert version == 1
     end = raw.index(b"\0", 9)
-    names = raw[9:end].decode().split(",")
+    names = raw[9:end].decode().split(",") if end > 9 else []
     return last_ms, dict(zip(names, struct.iter_unpack("<7q", raw[end + 1 :]), strict=True))
 
 
@@ -111,6 +115,7 @@ def check(found: Dump, *, forgotten: Mapping[str, int] | None = None) -> None:
     """
     _check_conservation(found)
     _check_overages(found)
+    _check_openings(found)
     _check_buckets(found)
     _check_ends(found, forgotten or {})
     _check_due_index(found)
@@ -125,7 +130,10 @@ def money(numbers: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _check_conservation(found: Dump) -> None:
-    """Settled = sum of the ledger rows, held = sum of the open holds, slots = their number. To the nano-dollar."""
+    """Settled = sum of the ledger rows, held = sum of the open holds, slots = their number. To the nano-dollar.
+
+    What a counter was opened with has rows, too.
+    """
     settled = _sums((taken, row.amount) for rows in found.rows.values() for row in rows for taken in row.taken)
     held = _sums((taken, taken.held) for hold in found.open_holds.values() for taken in hold.taken)
     slots = _sums((taken, 1) for hold in found.open_holds.values() for taken in hold.taken)
@@ -144,9 +152,13 @@ def _check_overages(found: Dump) -> None:
     expected: Tally[Taken] = Tally()
     for rows in found.rows.values():
         costs: dict[str, int] = {}
+        unheld: set[str] = set()  # neither a charge nor a consumed call had a hold
         for row in rows:
-            # Neither a charge nor a consumed call had a hold.
-            if row.kind is RowKind.CHARGE or RowFlag.CONSUMED in row.flags:
+            if row.kind is RowKind.SETTLEMENT and RowFlag.CONSUMED not in row.flags:
+                unheld.discard(row.member)
+            elif row.kind is not RowKind.CORRECTION:
+                unheld.add(row.member)
+            if row.member in unheld:
                 continue
             before = costs.get(row.member, 0) if row.kind is RowKind.CORRECTION else 0
             costs[row.member] = row.cost
@@ -158,6 +170,20 @@ def _check_overages(found: Dump) -> None:
                 taken = Taken(scope, name, numbers[0])
                 assert found.overages.get(taken, 0) == expected[taken], f"overage of {taken}"
                 assert expected[taken] >= 0, f"below zero: {taken}"
+
+
+def _check_openings(found: Dump) -> None:
+    """What a counter was opened with = the sum of its OPENING rows."""
+    opened = _sums(
+        (taken, row.amount)
+        for rows in found.rows.values()
+        for row in rows
+        if row.kind is RowKind.OPENING
+        for taken in row.taken
+    )
+    for taken, amount in found.openings.items():
+        assert amount == opened[taken], f"opening of {taken}"
+    assert {taken._replace(period_ms=0) for taken in opened} <= {t._replace(period_ms=0) for t in found.openings}
 
 
 def _sums(parts: Iterable[tuple[Taken, int]]) -> Tally[Taken]:

@@ -70,7 +70,11 @@ def with_warnings(plan: Plan, at_hand: Present) -> Iterator[tuple[RawStatus, lis
             continue
         path, name = plan.scopes[s].scope.path, rule.limit.id
         events = [
-            f'{{"event":"threshold","scope":"{path}","limit":"{name}","threshold":{at / 1_000_000:.6f}}}'.encode()
+            (
+                f'{{"event":"threshold","scope":"{path}","limit":"{name}","window":"{rule.limit.per}",'
+                f'"threshold":{at / 1_000_000:.6f},"ceiling_nanousd":{ceiling},"settled_nanousd":{counter.settled},'
+                f'"held_nanousd":{counter.held}}}'
+            ).encode()
             for at in passed
             if at > counter.warned
         ]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from limiter.ledger.database import Database
 from limiter.service.secrets import Pepper
 from tests.fakes.plugin import OpenClient, StoreClock
 
@@ -22,8 +23,8 @@ async def open_limiter(open_client: OpenClient, store_clock: StoreClock) -> Asyn
     """Open sidecars on one store; the store must be sound when the test is over."""
     opened: list[Limiter] = []
 
-    def open_one(*, max_backlog: int = 0, pepper: Pepper = PEPPER) -> Limiter:
-        opened.append(Limiter(open_client(), store_clock, max_backlog=max_backlog, pepper=pepper))
+    def open_one(*, max_backlog: int = 0, pepper: Pepper = PEPPER, books: Database | None = None) -> Limiter:
+        opened.append(Limiter(open_client(), store_clock, max_backlog=max_backlog, pepper=pepper, books=books))
         return opened[-1]
 
     yield open_one

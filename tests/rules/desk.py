@@ -21,6 +21,7 @@ from limiter.domain.reservations import ReservationName
 from limiter.domain.rows import Row
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import Denied, Granted, LimitStatus, Verdict
+from limiter.ledger.database import Database
 from limiter.observability.metrics import Metrics
 from limiter.policy.document import parse_policy
 from limiter.pricing.book import PriceBook
@@ -83,12 +84,13 @@ class Limiter:
         max_backlog: int = 0,
         pepper: Pepper = PEPPER,
         metrics: Metrics | None = None,
+        books: Database | None = None,
     ) -> None:
         self.client = client
         self.clock = clock
         self.metrics = metrics or Metrics()
         self.store = RedisStore(client, clock_ms=clock, max_backlog=max_backlog, abandoned=self._abandoned)
-        self.service = Service(self.store, pepper=pepper, prices=prices(), metrics=self.metrics)
+        self.service = Service(self.store, pepper=pepper, prices=prices(), metrics=self.metrics, books=books)
 
     def _abandoned(self, call: HoldCall, reply: HoldReply | None) -> None:
         self.service.give_backs.abandoned(call, reply)
@@ -214,6 +216,10 @@ class Limiter:
     async def apply(self, text: str, *, dry_run: bool = False) -> Applied:
         """Apply a policy file."""
         return await self.service.administration.apply(parse_policy(dedent(text)), dry_run=dry_run)
+
+    async def adjust(self, hold: Granted | str, cost: str, *, reason: str = "said so", by: str = "pat") -> Settled:
+        """Say what an ended call cost."""
+        return await self.service.administration.adjust(name_of(hold), cost=usd(cost), reason=reason, by=by)
 
     async def mint(self, key: str, *, expires_ms: int = 0, secret: str = "") -> str:
         """Mint a key, or import one that has `secret`; answers the secret."""

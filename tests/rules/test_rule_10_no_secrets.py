@@ -146,7 +146,7 @@ async def test_a_rotation_that_lost_a_race_leaves_the_secrets_that_are_valid_alo
     (digest,) = await limiter.client.keys("lim1:digest:*")
     replace_key = limiter.store.replace_key
 
-    async def lose(new: StoredKey) -> bool:
+    async def lose(new: StoredKey, **_: object) -> bool:
         del new
         return False
 

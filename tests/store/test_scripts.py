@@ -11,19 +11,19 @@ from typing import Final
 import pytest
 
 from limiter.domain.limits import LimitKind
-from limiter.domain.money import NANOUSD_PER_USD
+from limiter.domain.money import CALL_MAX_NANOUSD, NANOUSD_PER_USD
 from limiter.domain.reservations import Basis, OnExpiry, RowFlag, State
 from limiter.domain.rows import RowKind
 from limiter.domain.verdicts import DenialReason
-from limiter.store.encoding import _ENFORCED, _LESSER_MODE, _RULE, _SHADOW
+from limiter.store.encoding import _ENFORCED, _LESSER_MODE, _RULE, _SHADOW, LESSER
 from limiter.store.port import Code, Why
-from limiter.store.replies import _DUE_WAITING, _LESSER, _REPEATED
+from limiter.store.replies import _DUE_WAITING, _REPEATED
 from limiter.store.scripts import PARTS, VERBS, library
 
 FOLDER: Final = Path(str(files("limiter.store") / "lua"))
 SOURCES: Final = {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.lua"))}
 SECTIONS: Final = ("KEYS", "ARGV", "RETURNS", "WRITES", "COST")
-READS: Final = {"TIME", "GET", "MGET", "HGET", "HMGET", "ZCOUNT", "XLEN"}
+READS: Final = {"TIME", "GET", "MGET", "HGET", "HMGET", "ZCOUNT", "XLEN", "XRANGE", "XREVRANGE", "EXISTS", "XINFO"}
 LINES_MAX: Final = 150
 
 WRITE_MARK = "\n-- write\n"
@@ -133,7 +133,7 @@ def test_the_numbers_in_lua_are_those_in_python() -> None:
         "ENFORCED": _ENFORCED,
         "SHADOW": _SHADOW,
         "LESSER_MODE": _LESSER_MODE,
-        "LESSER": _LESSER,
+        "LESSER": LESSER,
         "REPEATED": _REPEATED,
         "DUE_WAITING": _DUE_WAITING,
         "NANO": NANOUSD_PER_USD,
@@ -142,6 +142,7 @@ def test_the_numbers_in_lua_are_those_in_python() -> None:
         "CLOCK_SLACK_MS": 60_000,
         "LAYOUTS_MAX": 1000,
         "OPEN_HOLD": 0,
+        "ROW_USD_MAX": CALL_MAX_NANOUSD // NANOUSD_PER_USD // 1_000_000 * 1_000_000,
     }
     lua = constants()
     assert lua == {name: python[name] for name in lua}

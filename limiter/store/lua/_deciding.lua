@@ -83,7 +83,8 @@ local function take(batch, plan, item, skipped)
       end
       at, r = at + WIDTH, r + RULE
     end
-    if scope.limits > 0 then touch(plan.org, scope.field, plan.states[s], batch.now) end
+    -- Where there are none any more, those that were there are dropped: what is spent now they would not have.
+    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, scope.field, plan.states[s], batch.now) end
   end
 end
 

@@ -1,4 +1,4 @@
--- How a hold ends, for settle, release and expire: one rule, three verbs.
+-- How a hold ends, for settle, release, expire and adjust: one rule, four verbs.
 
 local OPEN_HOLD = 0 -- no TTL while open
 
@@ -7,19 +7,19 @@ local function read_endings(batch, items)
   read_holds(batch)
   batch.holds = {}
   for _, item in ipairs(items) do
-    local raw = batch.records[item.key]
+    local raw = batch.records[item.key] or item.retired
     if raw and not batch.holds[item.key] then
       local hold = decode_hold(raw)
       hold.taken, hold.lesser = unpack_taken(hold.rest)
-      hold.least = hold.lesser and math.min(hold.held, hold.lesser[1], hold.lesser[2]) or hold.held
+      -- A charge and a consumed call had no hold to be above.
+      hold.most = (hold.claims == 0 or has_flag(hold.flags, F_CONSUMED)) and math.huge or hold.held
+      hold.least = hold.lesser and math.min(hold.most, hold.lesser[1], hold.lesser[2]) or hold.most
       for _, scope in ipairs(hold.taken) do want(item.org, scope[2]) end
       batch.holds[item.key] = hold
     end
     local hold = batch.holds[item.key]
-    if hold then
-      local cost = math.max(item.cost or hold.held, hold.cost)
-      if cost > hold.least then want_overages(item.org, hold, cost) end
-    end
+    local cost = hold and math.max(item.cost or hold.held, hold.cost)
+    if hold and cost > hold.least then want_overages(item.org, hold, cost) end
   end
   read_orgs(batch)
 end
@@ -85,8 +85,8 @@ local function answer(hold, repeated)
   return struct.pack('<BBBBI4I8i8', 1, hold.state, hold.basis, repeated, hold.flags, hold.held, hold.cost)
 end
 
--- Whether the hold stays as it is: it has ended on as good a basis, is not due yet, or was given to
--- another caller too, who keeps it.
+-- Whether the hold stays as it is: it has ended on as good a basis, is not due yet, costs what is said, or
+-- was given to another caller too, who keeps it.
 local function stands(batch, item, hold)
   if item.unclaimed and hold.claims > 1 then
     if hold.state == HELD then
@@ -95,6 +95,7 @@ local function stands(batch, item, hold)
     end
     return true
   end
+  if item.adjusts then return hold.state == HELD or item.cost == hold.cost end
   if hold.state ~= HELD then return item.basis <= hold.basis end
   return item.basis == BY_EXPIRY and hold.expires > batch.now
 end
@@ -108,11 +109,11 @@ local function end_hold(batch, item)
   end
   if item.reserved > 0 and item.reserved ~= hold.reserved then return struct.pack('<B', 2) end
   if stands(batch, item, hold) then
-    -- Never so but for a damaged store: an ended hold in the due index would be in the way for ever.
+    -- A damaged store only: an ended hold in the due index would be in the way for ever.
     if item.basis == BY_EXPIRY and hold.state ~= HELD then drop_due(item.org.shard, member_of(item.org, item.key)) end
     return answer(hold, 1)
   end
-  -- What was doubtful about an earlier end is so of this one only if it says so itself.
+  -- What was doubtful about an earlier end is so of this one only if that says so.
   hold.flags = with_flags(without_flag(without_flag(hold.flags, F_ZERO_COST), F_SUSPECT), item.flags)
   if item.basis == BY_EXPIRY then
     item.cost = hold.on_expiry == CHARGE_ON_EXPIRY and hold.held or 0
@@ -127,7 +128,7 @@ local function end_hold(batch, item)
   if first then drop_due(item.org.shard, member) end
   if excess then hold.flags = with_flag(hold.flags, F_TOKEN_EXCESS) end
   if not all then hold.flags = with_flag(hold.flags, F_WINDOW_CLOSED) end
-  if item.cost > hold.held then
+  if item.cost > hold.most then
     hold.flags = with_flag(hold.flags, F_OVERAGE)
   elseif has_flag(hold.flags, F_OVERAGE) then
     hold.flags = hold.flags - F_OVERAGE

@@ -79,15 +79,6 @@ local function add_note(shard, kind, member, text, now)
     expires = now, rest = hold_rest('', text)}, 0, now, '')
 end
 
--- An event row: a threshold (in millionths of the ceiling) was passed. Names hold only letters, digits
--- and . _ @ -, so that they need no escaping.
-local function add_event(org, scope, i, millionths, member, now)
-  local path = org.name .. string.gsub(string.sub(scope.field, 6), ':', '/')
-  local limit = string.match(layout_of(scope.layout).names[i + 1], '^[^:]+')
-  local text = '{"event":"threshold","scope":"%s","limit":"%s","threshold":%.6f}'
-  add_note(org.shard, ROW_EVENT, member, string.format(text, path, limit, millionths / 1000000), now)
-end
-
 -- The due index: a hold is due when it expires, and no longer due when it has ended.
 local function add_due(shard, expires, member)
   local adds = shard.adds or {}

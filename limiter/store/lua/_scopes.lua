@@ -71,7 +71,7 @@ local function relayout(state, layout)
     for i = 1, WIDTH do v[n + i] = from and state.v[from + i] or false end
     n = n + WIDTH
   end
-  state.layout, state.v, state.n = layout, v, n
+  state.layout, state.v, state.n, state.relaid = layout, v, n, true
 end
 
 local function refill(v, at, now)

@@ -1,5 +1,23 @@
 -- Thresholds of spend limits (warn_at); for reserve and charge.
 
+-- Nano-USD of two limbs, as digits: the sum may be above 2^53.
+local function digits_of(usd, nano)
+  return usd > 0 and string.format('%.0f%09d', usd, nano) or text_of(nano)
+end
+
+-- An event row: the spend limit `i` of a scope passed a threshold (in millionths of its ceiling). Names hold only
+-- letters, digits and . _ @ -, so that they need no escaping.
+local function add_event(org, scope, i, v, millionths, member, now)
+  local path, at, r = org.name .. string.gsub(string.sub(scope.field, 6), ':', '/'), i * WIDTH, i * RULE
+  local limit, window = string.match(layout_of(scope.layout).names[i + 1], '^([^:]+):spend:(%a+)$')
+  local text = '{"event":"threshold","scope":"%s","limit":"%s","window":"%s","threshold":%.6f,'
+    .. '"ceiling_nanousd":%s,"settled_nanousd":%s,"held_nanousd":%s}'
+  local ceiling = digits_of(scope.rules[r + 3], scope.rules[r + 4])
+  local settled, held = digits_of(v[at + 3], v[at + 4]), digits_of(v[at + 5], v[at + 6])
+  add_note(org.shard, ROW_EVENT, member,
+    string.format(text, path, limit, window, millionths / 1000000, ceiling, settled, held), now)
+end
+
 -- Reports the thresholds of spend limits that are passed; the first time in a window by an event row.
 local function warn(batch, plan, item, tell)
   for s, scope in ipairs(plan.scopes) do
@@ -13,7 +31,7 @@ local function warn(batch, plan, item, tell)
           passed = plan.warns[w]
           if passed > v[at + 7] then
             v[at + 7] = passed
-            add_event(plan.org, scope, i, passed, member_of(plan.org, item.key), batch.now)
+            add_event(plan.org, scope, i, v, passed, member_of(plan.org, item.key), batch.now)
           end
         end
         if passed > 0 then tell[#tell + 1] = status(s, i, WARNS, v, at) end

@@ -35,8 +35,8 @@ local function book(batch, item)
       end
     end
     parts[s] = ''
+    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, scope.field, plan.states[s], batch.now) end
     if scope.limits > 0 then
-      touch(plan.org, scope.field, plan.states[s], batch.now)
       parts[s] = pack_taken(scope.field, scope.layout, periods)
     end
   end
@@ -53,7 +53,7 @@ local function decide(batch, item)
     return reply(EXISTS, old, 0)
   end
   local now = batch.now
-  local hold = {state = SETTLED, basis = BY_USAGE, on_expiry = CHARGE_ON_EXPIRY, flags = item.flags, claims = 1,
+  local hold = {state = SETTLED, basis = BY_USAGE, on_expiry = CHARGE_ON_EXPIRY, flags = item.flags, claims = 0,
                 reserved = now, expires = now, expires_max = now, ended = now, held = 0, cost = item.cost, tokens = 0,
                 output_max = -1, fingerprint = item.fingerprint}
   if item.occurred == 0 then item.occurred = now end

@@ -3,6 +3,7 @@
 -- KEYS  ledger, hash of the organization
 -- ARGV  the scopes' fields
 -- RETURNS  the id of the newest row ('' for none) · the packed counters of each field (false where there are none)
+-- WRITES  nothing
 -- COST  O(fields)
 
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]

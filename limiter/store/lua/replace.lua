@@ -1,20 +1,59 @@
 -- Replace: sets fields of an organization's hash if one of them is still what the writer read.
 --
--- KEYS  hash of the organization
--- ARGV  field to compare · its expected value ('' for absent) · then field, value pairs ('' deletes)
+-- KEYS  a hash; to note openings: also the hash of the organization's openings, its ledger, the ledger's epoch
+-- ARGV  clock_ms · field to compare · its expected value ('' for absent) · number of pairs · then field, value pairs
+--       ('' deletes) · then name, text pairs of the openings
 -- RETURNS  1 if replaced, 0 if somebody else was faster
--- WRITES  the fields
+-- WRITES  the fields; a note of each opening: format 1 B · now I8 · epoch I8 and seq i8 of the newest row · its text
 -- COST  O(fields)
+--
+-- An opening's name is [TEAM[/KEY]]:COUNTER. If the counter is there (the limit was away, and nobody asked for anything
+-- meanwhile), it goes on to count, and there is nothing to open.
 
-local present = redis.call('HGET', KEYS[1], ARGV[1]) or ''
-if present ~= ARGV[2] then return 0 end
+-- Where the newest row stands, or what comes right before the first.
+local function newest_row(now)
+  local epoch = redis.call('GET', KEYS[4])
+  if not epoch then return now, -1 end
+  if redis.call('EXISTS', KEYS[3]) == 0 then return tonumber(epoch), -1 end
+  local facts = redis.call('XINFO', 'STREAM', KEYS[3])
+  for i = 1, #facts, 2 do
+    if facts[i] == 'last-generated-id' then
+      local first, second = string.match(facts[i + 1], '^(%d+)-(%d+)$')
+      return tonumber(first), tonumber(second)
+    end
+  end
+end
+
+local layouts_there = {}
+local function has_counter(name)
+  local path, counter = string.match(name, '^([^:]*):(.*)$')
+  local field = path == '' and 'scope' or 'scope:' .. path
+  if layouts_there[field] == nil then
+    local raw = redis.call('HGET', KEYS[1], field)
+    layouts_there[field] = raw and layout_of(unpack_scope(raw).layout).at or {}
+  end
+  return layouts_there[field][counter] ~= nil
+end
+
+local present = redis.call('HGET', KEYS[1], ARGV[2]) or ''
+if present ~= ARGV[3] then return 0 end
+local pairs_end, now = 4 + 2 * tonumber(ARGV[4]), store_time(ARGV[1])
+local notes = {}
+if #ARGV > pairs_end then
+  local epoch, seq = newest_row(now)
+  local head = struct.pack('<BI8I8i8', 1, now, epoch, seq)
+  for i = pairs_end + 1, #ARGV, 2 do
+    if not has_counter(ARGV[i]) then notes[#notes + 1] = {ARGV[i], head .. ARGV[i + 1]} end
+  end
+end
 
 -- write
-for i = 3, #ARGV, 2 do
+for i = 5, pairs_end, 2 do
   if ARGV[i + 1] == '' then
     redis.call('HDEL', KEYS[1], ARGV[i])
   else
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
 end
+for _, note in ipairs(notes) do redis.call('HSET', KEYS[2], note[1], note[2]) end
 return 1

@@ -12,6 +12,7 @@ from limiter.domain.reservations import ReservationName
 from limiter.domain.rows import Position, Row
 from limiter.domain.scopes import Scope
 from limiter.store.port.calls import (
+    AdjustCall,
     ChargeCall,
     EndCall,
     ExtendCall,
@@ -20,6 +21,7 @@ from limiter.store.port.calls import (
     PlanLimit,
     PlanScope,
 )
+from limiter.store.port.openings import EVERY_KEY, NO_ROW, NewLimit, OpenCall, OpenReply, PendingOpening
 from limiter.store.port.records import CounterState, HoldRecord, StoredKey, StoredPolicy
 from limiter.store.port.replies import (
     ChargeReply,
@@ -33,6 +35,9 @@ from limiter.store.port.replies import (
 )
 
 __all__ = [
+    "EVERY_KEY",
+    "NO_ROW",
+    "AdjustCall",
     "ChargeCall",
     "ChargeReply",
     "Code",
@@ -45,6 +50,10 @@ __all__ = [
     "HoldRecord",
     "HoldReply",
     "InspectReply",
+    "NewLimit",
+    "OpenCall",
+    "OpenReply",
+    "PendingOpening",
     "Plan",
     "PlanLimit",
     "PlanScope",
@@ -67,6 +76,9 @@ class Store(Protocol):
 
     async def release(self, call: EndCall) -> EndReply:
         """End one hold with nothing spent."""
+
+    async def adjust(self, call: AdjustCall) -> EndReply:
+        """Correct what one ended hold cost; an open one is left alone."""
 
     async def extend(self, call: ExtendCall) -> ExtendReply:
         """Keep one hold open for longer."""
@@ -97,8 +109,11 @@ class Store(Protocol):
     async def policy(self, organization: str) -> StoredPolicy | None:
         """The organization's part of the policy."""
 
-    async def replace_policy(self, new: StoredPolicy) -> bool:
-        """Store `new` if the present version is the one before it; answers whether it was."""
+    async def replace_policy(self, new: StoredPolicy, *, new_limits: Sequence[NewLimit] = ()) -> bool:
+        """Store `new` if the present version is the one before it; answers whether it was.
+
+        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already.
+        """
 
     async def key(self, key: Scope) -> StoredKey:
         """A key's record."""
@@ -106,8 +121,26 @@ class Store(Protocol):
     def keys(self, organization: str) -> AsyncIterator[StoredKey]:
         """Every key record of an organization, in no order."""
 
-    async def replace_key(self, new: StoredKey) -> bool:
-        """Store `new` if the present revision is the one before it; answers whether it was."""
+    async def replace_key(self, new: StoredKey, *, new_limits: Sequence[NewLimit] = ()) -> bool:
+        """Store `new` if the present revision is the one before it; answers whether it was.
+
+        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already.
+        """
+
+    async def open(self, calls: Sequence[OpenCall]) -> list[OpenReply]:
+        """Let spend counters, all of one organization, start from what was spent before they were there."""
+
+    async def opening_organizations(self) -> dict[str, str]:
+        """The organizations that may have limits to be opened, each with a word that changes when one is noted."""
+
+    async def pending_openings(self, organization: str) -> list[PendingOpening]:
+        """The limits of an organization that are to be opened, in no order."""
+
+    async def forget_openings(self, organization: str, gone: Sequence[PendingOpening]) -> None:
+        """Drop notes, but for limits that came anew meanwhile."""
+
+    async def announce_openings(self, organization: str) -> None:
+        """Have everybody read an organization's notes."""
 
     async def digest_owner(self, digests: Sequence[str]) -> Scope | None:
         """The key that one of the digests belongs to."""

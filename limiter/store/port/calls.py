@@ -9,6 +9,7 @@ from limiter.domain.limits import Limit
 from limiter.domain.reservations import NO_FLAG, Basis, OnExpiry, ReservationName, RowFlag
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import Place
+from limiter.store.port.records import HoldRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,17 @@ class EndCall:
     retention_ms: int
     ending: bytes
     reserved_ms: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class AdjustCall:
+    """One correction by an operator. `retired`: what the hold was, where its record may be gone."""
+
+    name: ReservationName
+    cost: int
+    retention_ms: int
+    ending: bytes
+    retired: HoldRecord | None = None
 
 
 @dataclass(slots=True, eq=False)

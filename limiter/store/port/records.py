@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from limiter.domain.reservations import Basis, OnExpiry, ReservationName, RowFlag, State
@@ -12,7 +12,10 @@ from limiter.domain.scopes import Scope
 
 @dataclass(frozen=True, slots=True)
 class HoldRecord:
-    """A reservation as the store keeps it. `held` is the most that it holds at any limit."""
+    """A reservation as the store keeps it.
+
+    `held` is the most that it holds at any limit. `claims`: how many callers were given it; 0: it is a charge.
+    """
 
     name: ReservationName
     state: State
@@ -30,6 +33,7 @@ class HoldRecord:
     fingerprint: bytes
     taken: tuple[Taken, ...]
     call: bytes
+    claims: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class Code(IntEnum):
     STALE_WINDOW = 6
     CLOCK_BEHIND = 7
     BACKLOG = 8
+    NO_COUNTER = 9
 
 
 class Why(IntEnum):

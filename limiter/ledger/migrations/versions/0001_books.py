@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("data", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("alerts_at", "alerts", ["at_ms"], unique=False)
     op.create_table(
         "books",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -50,6 +51,14 @@ def upgrade() -> None:
         sa.Column("done_ms", sa.BigInteger(), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("alert", "endpoint"),
+    )
+    op.create_index(
+        "deliveries_due",
+        "deliveries",
+        ["endpoint", "next_ms"],
+        unique=False,
+        sqlite_where=sa.text("done_ms IS NULL"),
+        postgresql_where=sa.text("done_ms IS NULL"),
     )
     op.create_table(
         "hours",
@@ -135,6 +144,23 @@ def upgrade() -> None:
     )
     op.create_index("ledger_reservation", "ledger", ["reservation"], unique=False)
     op.create_index("ledger_reserved", "ledger", ["reserved_ms"], unique=False)
+    op.create_table(
+        "months",
+        sa.Column("month", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("tags", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("place", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("calls", sa.BigInteger(), nullable=False),
+        sa.Column("released", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cache_read_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cache_write_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("held_nanousd", sa.BigInteger(), nullable=False),
+        sa.Column("amount_nanousd", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("month", "tags", "place"),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "refusals",
         sa.Column("hour", sa.Integer(), autoincrement=False, nullable=False),
