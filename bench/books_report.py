@@ -2,8 +2,8 @@
 
 The books hold a month of calls: each is drawn at random, one by one, by key, model and feature (few of them make most
 of the calls), and added to its hour. What is written is `hours` and `months`, the sums that the drain would have kept
-of these calls; the rows themselves are not made, since these reports do not read them. Whether the sums are those of the rows
-is for the tests: tests/ledger/test_report.py. Here the totals are compared with those of the calls that were drawn.
+of these calls; the rows themselves are not made, since these reports do not read them. Whether the sums are those of
+the rows is for the tests: tests/ledger/test_report.py. Here the totals are compared with those of the calls drawn.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from bench.machine import description
 from bench.run import console_for_people, write
 from limiter.ledger.database import Database, sqlite_url
 from limiter.ledger.periods import month_of
-from limiter.ledger.questions import Question, grouping
-from limiter.ledger.report import make_report
+from limiter.ledger.reports.questions import Question, grouping
+from limiter.ledger.reports.report import make_report
 from limiter.ledger.schema import SUMS, hours, months, texts
 from limiter.ledger.texts import canonical, text_id
 from limiter.policy.zones import zone

@@ -28,10 +28,10 @@ from limiter.domain.scopes import Scope
 from limiter.ledger.booking import Booking, Page
 from limiter.ledger.database import Database, sqlite_url
 from limiter.ledger.entries import checksum
-from limiter.ledger.heads import make_heads
 from limiter.ledger.schema import ledger
-from limiter.ledger.verifying import verify
-from limiter.ledger.verifying_findings import Findings
+from limiter.ledger.verifying.findings import Findings
+from limiter.ledger.verifying.heads import make_heads
+from limiter.ledger.verifying.verify import verify
 
 _EPOCH = 1_793_491_200_000
 _MONTH_MS = 30 * 86_400_000

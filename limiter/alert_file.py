@@ -27,8 +27,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 
 from limiter.domain.errors import InvalidArgument, LimiterError
 from limiter.domain.scopes import ID_PATTERN, ID_RULE
-from limiter.ledger.webhook_endpoints import TIMEOUT_S, BodyFormat, Endpoint
-from limiter.ledger.webhook_queue import LOG
+from limiter.ledger.alerting.endpoints import TIMEOUT_S, BodyFormat, Endpoint
+from limiter.ledger.alerting.queue import LOG
 from limiter.policy.fields import choice
 from limiter.policy.mistakes import Mistake, Place, PolicyInvalid, mistaken, mistakes_in, path, refuse
 from limiter.policy.part import Part

@@ -13,9 +13,9 @@ import structlog
 from limiter.alert_file import ChangedFile, read_endpoints
 from limiter.app import Signals
 from limiter.domain.errors import FailedPrecondition, LimiterError, Unavailable
+from limiter.ledger.alerting.webhooks import Alerts
 from limiter.ledger.database import Database
 from limiter.ledger.draining import Drain
-from limiter.ledger.webhooks import Alerts
 from limiter.observability.http import ObservabilityServer
 from limiter.observability.metrics import Metrics
 from limiter.service.upkeep import end

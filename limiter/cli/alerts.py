@@ -19,12 +19,12 @@ from limiter.cli.lazy import example
 from limiter.cli.options import Output
 from limiter.cli.output import Format, table, write, write_json
 from limiter.domain.errors import InvalidArgument, NotFound
-from limiter.ledger import webhook_queue as queue
-from limiter.ledger.alerting import TEST, Alert, instant
+from limiter.ledger.alerting import queue
+from limiter.ledger.alerting.alerts import TEST, Alert, instant
+from limiter.ledger.alerting.bodies import message_id, sentence
+from limiter.ledger.alerting.endpoints import Endpoint
+from limiter.ledger.alerting.sender import Attempt, Result, Sender
 from limiter.ledger.database import Database
-from limiter.ledger.webhook_bodies import message_id, sentence
-from limiter.ledger.webhook_endpoints import Endpoint
-from limiter.ledger.webhook_sender import Attempt, Result, Sender
 
 AlertsFile: TypeAlias = Annotated[
     Path,

@@ -20,10 +20,10 @@ from limiter.cli.lazy import example
 from limiter.cli.output import facts, table, write
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.database import Database
-from limiter.ledger.invoice_pages import amount, lines_of_csv, page
-from limiter.ledger.invoices import Invoices
-from limiter.ledger.months import Month
-from limiter.ledger.plans import Plans, read_plans
+from limiter.ledger.invoicing.invoices import Invoices
+from limiter.ledger.invoicing.months import Month
+from limiter.ledger.invoicing.pages import amount, lines_of_csv, page
+from limiter.ledger.invoicing.plans import Plans, read_plans
 from limiter.policy.mistakes import PolicyInvalid
 from limiter.policy.yaml_text import read_yaml
 

@@ -15,9 +15,9 @@ from limiter.cli.lazy import example
 from limiter.cli.options import Output
 from limiter.cli.output import Format, table, write, write_json
 from limiter.ledger.database import Database
-from limiter.ledger.invoice_checks import Check, check, missing_numbers, numbers
-from limiter.ledger.invoice_pages import amount
-from limiter.ledger.invoices import Invoices
+from limiter.ledger.invoicing.checks import Check, check, missing_numbers, numbers
+from limiter.ledger.invoicing.invoices import Invoices
+from limiter.ledger.invoicing.pages import amount
 
 _Number: TypeAlias = Annotated[
     str, typer.Argument(metavar="NUMBER", help="Such as INV-2026-000001.", show_default=False)

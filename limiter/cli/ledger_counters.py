@@ -11,7 +11,7 @@ from limiter.cli.sidecar import Place, Sidecar
 from limiter.client.contract import messages as pb
 from limiter.domain.rows import Position
 from limiter.ledger.database import Database
-from limiter.ledger.verifying_counters import Counted, CounterKey, scopes_by_organization
+from limiter.ledger.verifying.counters import Counted, CounterKey, scopes_by_organization
 
 #: Scopes per question.
 _AT_ONCE: Final = 1_000

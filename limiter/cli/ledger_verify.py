@@ -23,10 +23,10 @@ from limiter.cli.options import Output, with_admin
 from limiter.cli.output import Format, table, write, write_json
 from limiter.cli.sidecar import Place
 from limiter.ledger.database import Database
-from limiter.ledger.heads import Head, make_heads, read_heads
-from limiter.ledger.verifying import verify as verify_books
-from limiter.ledger.verifying_counters import wait_for
-from limiter.ledger.verifying_findings import CHECKS, SHOWN, Findings
+from limiter.ledger.verifying.counters import wait_for
+from limiter.ledger.verifying.findings import CHECKS, SHOWN, Findings
+from limiter.ledger.verifying.heads import Head, make_heads, read_heads
+from limiter.ledger.verifying.verify import verify as verify_books
 
 
 def _day(text: str) -> date:

@@ -22,11 +22,11 @@ from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import format_usd
 from limiter.domain.windows import INSTANT_MAX
 from limiter.ledger.database import Database
-from limiter.ledger.invoice_pages import amount, safe_cell
-from limiter.ledger.margin import Margin, Margins, Revenue, margins, read_revenue, span, within
-from limiter.ledger.months import Month, instant, zone_of
+from limiter.ledger.invoicing.margin import Margin, Margins, Revenue, margins, read_revenue, span, within
+from limiter.ledger.invoicing.months import Month, instant, zone_of
+from limiter.ledger.invoicing.pages import amount, safe_cell
+from limiter.ledger.invoicing.usages import Question, usages
 from limiter.ledger.periods import instant as read_instant
-from limiter.ledger.usages import Question, usages
 
 
 class Form(StrEnum):

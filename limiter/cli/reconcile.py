@@ -25,10 +25,10 @@ from limiter.cli.sidecar import Place
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import format_usd, parse_usd
 from limiter.domain.scopes import Scope
-from limiter.ledger.bills import Bill
 from limiter.ledger.database import Database
-from limiter.ledger.reconciling_plan import CHARGE, Plan
-from limiter.ledger.reconciling_run import Reconciliation, tell
+from limiter.ledger.reconciling.bills import Bill
+from limiter.ledger.reconciling.plan import CHARGE, Plan
+from limiter.ledger.reconciling.run import Reconciliation, tell
 
 
 @example(

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from limiter.cli.failures import CommandFailed, ExitCode
 from limiter.cli.sidecar import Place, Sidecar, socket_of
 from limiter.client.contract import messages as pb
-from limiter.ledger.reconciling_plan import ADJUST, Plan, Step
+from limiter.ledger.reconciling.plan import ADJUST, Plan, Step
 
 #: Messages of calls that were not adjusted, so many are told.
 _TOLD_MAX: Final = 5

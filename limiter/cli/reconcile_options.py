@@ -10,7 +10,7 @@ import typer
 
 from limiter.cli.arguments import moment
 from limiter.cli.reconcile_report import ReconcileFormat
-from limiter.ledger.bills import FORMS
+from limiter.ledger.reconciling.bills import FORMS
 
 _ADJUSTING = "Adjusting the books"
 

@@ -15,10 +15,10 @@ from rich.console import RenderableType
 from limiter.cli.output import facts, table, usd
 from limiter.cli.plain import with_usd
 from limiter.domain.money import format_usd
-from limiter.ledger.bills.lines import Told
-from limiter.ledger.reconciling import Cell, Drift, Kind, shown, worst
-from limiter.ledger.reconciling_plan import CHARGE, Plan, Planned, Step
-from limiter.ledger.reconciling_run import totals
+from limiter.ledger.reconciling.bills.lines import Told
+from limiter.ledger.reconciling.plan import CHARGE, Plan, Planned, Step
+from limiter.ledger.reconciling.results import Cell, Drift, Kind, shown, worst
+from limiter.ledger.reconciling.run import totals
 
 #: What people read of each kind.
 WORDS: Final = {

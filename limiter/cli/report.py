@@ -29,9 +29,9 @@ from limiter.domain.errors import InvalidArgument
 from limiter.ledger.database import Database
 from limiter.ledger.entries import HOUR_MS
 from limiter.ledger.periods import KINDS, instant, month, month_start
-from limiter.ledger.questions import PLACES, Question, condition, grouping, plain_words
-from limiter.ledger.reading import has_tag
-from limiter.ledger.report import Line, Report, make_report
+from limiter.ledger.reports.questions import PLACES, Question, condition, grouping, plain_words
+from limiter.ledger.reports.reading import has_tag
+from limiter.ledger.reports.report import Line, Report, make_report
 from limiter.policy.zones import zone
 
 

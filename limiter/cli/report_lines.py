@@ -14,8 +14,8 @@ from typing import Any, Final
 from limiter.domain.errors import FailedPrecondition, InvalidArgument
 from limiter.domain.money import format_usd
 from limiter.ledger.periods import KINDS, local
-from limiter.ledger.questions import PLACES, Dimension, Question
-from limiter.ledger.report import Group, Line, Report
+from limiter.ledger.reports.questions import PLACES, Dimension, Question
+from limiter.ledger.reports.report import Group, Line, Report
 
 _TOKENS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 #: What is told of a line, in this order.

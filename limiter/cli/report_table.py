@@ -15,7 +15,7 @@ from limiter.cli.output import table
 from limiter.cli.report_lines import shown, titles
 from limiter.domain.money import NANOUSD_PER_USD, format_usd
 from limiter.ledger.periods import local
-from limiter.ledger.report import Line, Report
+from limiter.ledger.reports.report import Line, Report
 
 #: Counts that have a column where they are not all 0.
 _COUNTS: Final = (

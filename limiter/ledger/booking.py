@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Table, and_, func, or_, select, update
 
 from limiter.domain.rows import SPENDING, Position, Row, RowKind
-from limiter.ledger.alerting import Alert, alerts_in
+from limiter.ledger.alerting.alerts import Alert, alerts_in
 from limiter.ledger.database import Database
 from limiter.ledger.entries import HOUR_MS, Earlier, Entry, entry_of
 from limiter.ledger.periods import month_of

@@ -16,7 +16,7 @@ import structlog
 
 from limiter.domain.errors import LimiterError
 from limiter.domain.rows import Position, Row
-from limiter.ledger.alerting import ROLLED_BACK, Alert, gap_alert
+from limiter.ledger.alerting.alerts import ROLLED_BACK, Alert, gap_alert
 from limiter.ledger.booking import Booking, Page
 from limiter.ledger.database import Database
 from limiter.observability.metrics import Metrics

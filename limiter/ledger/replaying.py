@@ -16,7 +16,7 @@ from limiter.domain.reservations import RowFlag, State
 from limiter.domain.rows import SPENDING, RowKind
 from limiter.domain.scopes import Scope
 from limiter.ledger.periods import Tile
-from limiter.ledger.reading import SpendingReader
+from limiter.ledger.reports.reading import SpendingReader
 from limiter.ledger.schema import SUMS, ledger, texts
 
 _PAGE: Final = 1_000

@@ -11,11 +11,11 @@ from standardwebhooks import Webhook
 
 from limiter.alert_file import AlertFileInvalid, ChangedFile, read_endpoints
 from limiter.domain.errors import InvalidArgument
-from limiter.ledger import webhook_queue as queue
-from limiter.ledger.alerting import Alert, write_alert
+from limiter.ledger.alerting import queue
+from limiter.ledger.alerting.alerts import Alert, write_alert
+from limiter.ledger.alerting.endpoints import BodyFormat, Endpoint
+from limiter.ledger.alerting.sender import Attempt, Result
 from limiter.ledger.database import Database, sqlite_url
-from limiter.ledger.webhook_endpoints import BodyFormat, Endpoint
-from limiter.ledger.webhook_sender import Attempt, Result
 from limiter.observability.logs import redact_text
 from tests.cli.conftest import CommandLine
 from tests.ledger.receivers import OLD_SECRET, SECRET, Receiver, receiving

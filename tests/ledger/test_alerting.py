@@ -10,11 +10,11 @@ from sqlalchemy import select
 from limiter.domain.reservations import Basis, State
 from limiter.domain.rows import Position, RowKind
 from limiter.domain.windows import TOTAL_END
-from limiter.ledger.alerting import Alert, gap_alert, write_alert
+from limiter.ledger.alerting.alerts import Alert, gap_alert, write_alert
+from limiter.ledger.alerting.bodies import message_id, sentence
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database
 from limiter.ledger.schema import alerts
-from limiter.ledger.webhook_bodies import message_id, sentence
 from tests.ledger.rows import DAY, HOUR, NOVEMBER, Ledger
 
 PASSED = {"event": "threshold", "scope": "acme/search", "limit": "monthly", "threshold": 0.8}

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from limiter.domain.errors import InvalidArgument
-from limiter.ledger.bills import Bill
-from limiter.ledger.bills.aws_cur import model_of as aws_model
-from limiter.ledger.bills.lines import BillLine
-from limiter.ledger.bills.names import key_of
-from limiter.ledger.bills.openai import model_of as openai_model
-from limiter.ledger.bills.vertex import model_of as vertex_model
+from limiter.ledger.reconciling.bills import Bill
+from limiter.ledger.reconciling.bills.aws_cur import model_of as aws_model
+from limiter.ledger.reconciling.bills.lines import BillLine
+from limiter.ledger.reconciling.bills.names import key_of
+from limiter.ledger.reconciling.bills.openai import model_of as openai_model
+from limiter.ledger.reconciling.bills.vertex import model_of as vertex_model
 from tests.ledger.rows import HOUR, NOVEMBER
 
 BILLS = Path(__file__).parent.parent / "data" / "bills"

@@ -15,10 +15,10 @@ from limiter.domain.errors import InvalidArgument
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database
 from limiter.ledger.entries import checksum
-from limiter.ledger.heads import Head, make_heads, read_heads
 from limiter.ledger.schema import books, charges, cursors, hours, ledger, months
-from limiter.ledger.verifying import verify
-from limiter.ledger.verifying_findings import Fault, Findings
+from limiter.ledger.verifying.findings import Fault, Findings
+from limiter.ledger.verifying.heads import Head, make_heads, read_heads
+from limiter.ledger.verifying.verify import verify
 from tests.ledger.random_books import RandomBooks
 from tests.ledger.rows import DAY, HOUR, NOVEMBER, Ledger
 

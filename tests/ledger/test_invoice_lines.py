@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limiter.ledger.invoice_lines import Bill, bill, round_nanousd
-from limiter.ledger.plans import Terms, read_plans
+from limiter.ledger.invoicing.lines import Bill, bill, round_nanousd
+from limiter.ledger.invoicing.plans import Terms, read_plans
+from limiter.ledger.invoicing.usages import Usage
 from limiter.ledger.schema import COUNTS
-from limiter.ledger.usages import Usage
 from tests.ledger.invoice_oracle import Call, total
 
 USD = 1_000_000_000

@@ -16,10 +16,10 @@ from limiter.domain.reservations import Basis, State
 from limiter.domain.rows import RowKind
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database
-from limiter.ledger.invoice_checks import check, missing_numbers, numbers
-from limiter.ledger.invoices import Invoices, Issued
-from limiter.ledger.months import Month
-from limiter.ledger.plans import Terms, read_plans
+from limiter.ledger.invoicing.checks import check, missing_numbers, numbers
+from limiter.ledger.invoicing.invoices import Invoices, Issued
+from limiter.ledger.invoicing.months import Month
+from limiter.ledger.invoicing.plans import Terms, read_plans
 from limiter.ledger.schema import invoices, ledger
 from tests.ledger.invoice_oracle import Call, total
 from tests.ledger.rows import DAY, HOUR, NOVEMBER, Ledger

@@ -8,9 +8,9 @@ import pytest
 
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database
-from limiter.ledger.margin import Margins, RevenueInvalid, margins, read_revenue, span, within
-from limiter.ledger.months import Month
-from limiter.ledger.usages import Question, usages
+from limiter.ledger.invoicing.margin import Margins, RevenueInvalid, margins, read_revenue, span, within
+from limiter.ledger.invoicing.months import Month
+from limiter.ledger.invoicing.usages import Question, usages
 from tests.ledger.rows import DAY, NOVEMBER, Ledger
 
 USD = 1_000_000_000

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from limiter.domain.errors import InvalidArgument
-from limiter.ledger.plans import PlansInvalid, Terms, read_plans
+from limiter.ledger.invoicing.plans import PlansInvalid, Terms, read_plans
 from limiter.policy.yaml_text import read_yaml
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "plans.example.yaml"

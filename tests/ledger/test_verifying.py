@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Table, delete, func, select, text, update
 
 from limiter.domain.reservations import Basis, RowFlag, State
 from limiter.domain.rows import Position, RowKind
-from limiter.ledger import verifying_sums
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database
 from limiter.ledger.entries import checksum
@@ -30,9 +29,10 @@ from limiter.ledger.schema import (
     texts,
 )
 from limiter.ledger.texts import text_id
-from limiter.ledger.verifying import verify
-from limiter.ledger.verifying_counters import Counted, CounterKey, scopes_by_organization, wait_for
-from limiter.ledger.verifying_findings import Fault, Findings
+from limiter.ledger.verifying import sums as verifying_sums
+from limiter.ledger.verifying.counters import Counted, CounterKey, scopes_by_organization, wait_for
+from limiter.ledger.verifying.findings import Fault, Findings
+from limiter.ledger.verifying.verify import verify
 from tests.ledger.random_books import RandomBooks
 from tests.ledger.rows import HOUR, NOVEMBER, WINDOW, Ledger
 

@@ -18,14 +18,14 @@ from sqlalchemy import func, select
 from standardwebhooks import Webhook
 
 from limiter.domain.errors import Unavailable
-from limiter.ledger import webhook_queue as queue
-from limiter.ledger.alerting import Alert, with_usd, write_alert
+from limiter.ledger.alerting import queue
+from limiter.ledger.alerting.alerts import Alert, with_usd, write_alert
+from limiter.ledger.alerting.bodies import body_of
+from limiter.ledger.alerting.endpoints import BodyFormat, Endpoint
+from limiter.ledger.alerting.sender import retry_after_s
+from limiter.ledger.alerting.webhooks import Alerts
 from limiter.ledger.database import Database
 from limiter.ledger.schema import alerts, deliveries
-from limiter.ledger.webhook_bodies import body_of
-from limiter.ledger.webhook_endpoints import BodyFormat, Endpoint
-from limiter.ledger.webhook_sender import retry_after_s
-from limiter.ledger.webhooks import Alerts
 from limiter.observability.metrics import Metrics
 from tests.ledger.receivers import OLD_SECRET, SECRET, Got, Receiver, receiving
 
@@ -334,8 +334,8 @@ async def test_of_two_senders_at_once_one_sends(office: Office, receiver: Receiv
 DYING = """
 import asyncio, sys
 from limiter.ledger.database import Database
-from limiter.ledger.webhook_endpoints import Endpoint
-from limiter.ledger.webhooks import Alerts
+from limiter.ledger.alerting.endpoints import Endpoint
+from limiter.ledger.alerting.webhooks import Alerts
 from limiter.observability.metrics import Metrics
 url, to, secret = sys.argv[1:]
 asyncio.run(Alerts(Database(url), Metrics(), [Endpoint("ops", to, (secret,))]).deliver_due())

@@ -1,0 +1,1 @@
+"""What people are told, once: in the log, by webhooks."""

@@ -1,0 +1,1 @@
+"""A provider's bill against the books: what differs, and why."""

@@ -1,0 +1,1 @@
+"""What calls cost, summed up by anything that tells them apart."""

@@ -1,0 +1,1 @@
+"""Whether the books are whole: every row, every sum, every day."""
