@@ -29,13 +29,13 @@ from sqlalchemy import BigInteger, Connection, Integer, cast, func, literal, sel
 
 from bench.machine import description
 from bench.run import console_for_people, write
+from limiter.domain.zones import zone
 from limiter.ledger.database import Database, sqlite_url
 from limiter.ledger.periods import month_of
 from limiter.ledger.reports.questions import Question, grouping
 from limiter.ledger.reports.report import make_report
 from limiter.ledger.schema import SUMS, hours, months, texts
 from limiter.ledger.texts import canonical, text_id
-from limiter.policy.zones import zone
 
 #: November 2026 in UTC, in hours since 1970.
 _FIRST, _HOURS = 498_192, 720

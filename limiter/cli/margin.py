@@ -21,9 +21,10 @@ from limiter.domain.calls import TAG_NAME
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import format_usd
 from limiter.domain.windows import INSTANT_MAX
+from limiter.domain.zones import zone
 from limiter.ledger.database import Database
 from limiter.ledger.invoicing.margin import Margin, Margins, Revenue, margins, read_revenue, span, within
-from limiter.ledger.invoicing.months import Month, instant, zone_of
+from limiter.ledger.invoicing.months import Month, instant
 from limiter.ledger.invoicing.pages import amount, safe_cell
 from limiter.ledger.invoicing.usages import Question, usages
 from limiter.ledger.periods import instant as read_instant
@@ -104,7 +105,7 @@ def margin(
 def _stretch(
     lines: list[Revenue], start: str | None, end: str | None, month: str | None, timezone: str
 ) -> tuple[int, int]:
-    zone = zone_of(timezone)
+    place = zone(timezone)
     if month is not None:
         if start or end:
             raise InvalidArgument("--month", month, "give either --month, or --from and --to")
@@ -113,8 +114,8 @@ def _stretch(
     first, last = 0, int(time.time() * 1000)
     if start is None and end is None:
         return span(lines, timezone) or (first, last)
-    since_ms = first if start is None else read_instant(start, zone, field="--from")
-    until_ms = last if end is None else read_instant(end, zone, field="--to")
+    since_ms = first if start is None else read_instant(start, place, field="--from")
+    until_ms = last if end is None else read_instant(end, place, field="--to")
     if since_ms >= until_ms:
         raise InvalidArgument("--to", end or "now", "write a time after --from")
     return since_ms, min(until_ms, INSTANT_MAX)

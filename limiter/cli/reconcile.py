@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 
 from limiter.cli import reconcile_options as options
+from limiter.cli.books import with_books
 from limiter.cli.failures import ExitCode, say
 from limiter.cli.lazy import example
-from limiter.cli.options import configured_books, with_admin
+from limiter.cli.options import with_admin
 from limiter.cli.output import write, write_json
 from limiter.cli.reconcile_adjust import Done, Words, carry_out, listener_of
 from limiter.cli.reconcile_report import ReconcileFormat, as_json, as_tables, plan_tables, step_json, write_csv
@@ -36,6 +37,7 @@ from limiter.ledger.reconciling.run import Reconciliation, tell
     "limiter reconcile --provider aws --file cur-00001.csv.gz --from 2026-11-01 --to 2026-12-01 --format csv",
     "limiter reconcile --provider acme --file export.csv --mapping acme.yaml --adjust --charge-to acme/finance/bill",
 )
+@with_books
 @with_admin
 def reconcile(
     *,
@@ -58,7 +60,7 @@ def reconcile(
     yes: options.Yes = False,
     charge_address: options.ChargeAddress = None,
     charge_token: options.ChargeToken = None,
-    books: options.Books = None,
+    books: Database,
     admin: Place,
 ) -> None:
     """Compare the books with a provider's bill.
@@ -69,22 +71,17 @@ def reconcile(
     accepted = parse_usd(tolerance, field="--tolerance")
     if charge_to:
         Scope.parse_key(charge_to, field="--charge-to")
-    database = Database(configured_books(books, admin.data_dir), field="--books")
-    try:
-        database.check()
-        flags = {"providers": tuple(ours), "credits_count": count_credits, "rounds_up": rounds_up}
-        run = _run(database, Bill(provider, file, mapping), from_, to, flags)
-        off = run.drift.beyond(accepted)
-        if off:
-            tell(database, run.drift.alert(int(time.time() * 1000)))
-        plan = Plan(run, zero_absent=zero_absent) if adjust else None
-        _show(run, plan, output, all_buckets=all_buckets)
-        if off and plan is not None:
-            words = Words(provider, by or getpass.getuser(), reason or f"the bill of {provider}", charge_to)
-            off = not _adjusted(plan, admin, words, (charge_address, charge_token), output, yes=yes)
-        run.close()
-    finally:
-        database.close()
+    flags = {"providers": tuple(ours), "credits_count": count_credits, "rounds_up": rounds_up}
+    run = _run(books, Bill(provider, file, mapping), from_, to, flags)
+    off = run.drift.beyond(accepted)
+    if off:
+        tell(books, run.drift.alert(int(time.time() * 1000)))
+    plan = Plan(run, zero_absent=zero_absent) if adjust else None
+    _show(run, plan, output, all_buckets=all_buckets)
+    if off and plan is not None:
+        words = Words(provider, by or getpass.getuser(), reason or f"the bill of {provider}", charge_to)
+        off = not _adjusted(plan, admin, words, (charge_address, charge_token), output, yes=yes)
+    run.close()
     if off:
         raise typer.Exit(ExitCode.FAILED)
 

@@ -80,14 +80,3 @@ ChargeToken: TypeAlias = Annotated[
     str | None,
     typer.Option(envvar="LIMITER_TOKEN", metavar="TOKEN", help="Its token.", rich_help_panel=_ADJUSTING),
 ]
-Books: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--books",
-        envvar="LIMITER_BOOKS",
-        metavar="URL",
-        help="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; prefer the environment for a password.",
-        show_default="books.db in the data directory",
-        rich_help_panel="Where the books are",
-    ),
-]

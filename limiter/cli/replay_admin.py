@@ -18,9 +18,9 @@ from limiter.domain.errors import InvalidArgument, Unavailable
 from limiter.domain.limits import LimitKind
 from limiter.domain.scopes import Scope
 from limiter.domain.windows import TOTAL_END, window_bounds
+from limiter.domain.zones import zone
 from limiter.policy.document import Policy
 from limiter.policy.matching import resolve
-from limiter.policy.zones import zone
 
 _PAGE: Final = 1_000
 _TRIES: Final = 40

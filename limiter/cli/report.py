@@ -26,13 +26,13 @@ from limiter.cli.output import write
 from limiter.cli.report_lines import as_csv, as_json, in_order, not_written, write_parquet
 from limiter.cli.report_table import parts
 from limiter.domain.errors import InvalidArgument
+from limiter.domain.zones import zone
 from limiter.ledger.database import Database
 from limiter.ledger.entries import HOUR_MS
 from limiter.ledger.periods import KINDS, instant, month, month_start
 from limiter.ledger.reports.questions import PLACES, Question, condition, grouping, plain_words
 from limiter.ledger.reports.reading import has_tag
 from limiter.ledger.reports.report import Line, Report, make_report
-from limiter.policy.zones import zone
 
 
 class ReportFormat(StrEnum):

@@ -22,11 +22,11 @@ from limiter.cli.output import Format, write, write_json
 from limiter.cli.policies import print_mistakes
 from limiter.cli.what_if_report import Played, as_json, parts
 from limiter.domain.errors import InvalidArgument
+from limiter.domain.zones import zone
 from limiter.ledger.database import Database
 from limiter.ledger.periods import instant, month_start
 from limiter.ledger.replaying import count_calls, past_calls, spent
 from limiter.policy.document import OrganizationPolicy, Policy, PolicyInvalid, parse_policy
-from limiter.policy.zones import zone
 from limiter.scratch import scratch_store
 from limiter.service.what_if import WhatIf
 from limiter.service.what_if_plans import Proposal

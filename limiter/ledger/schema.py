@@ -23,6 +23,20 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+#: The counts that rows and hours have in common and that add up.
+COUNTS: Final = (
+    "calls",
+    "released",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+#: What `hours` and `months` add up: calls and tokens, and money.
+SUMS: Final = (*COUNTS, "held_nanousd", "amount_nanousd")
+
 #: One row: whose books these are, so that a store is never drained into two.
 books = Table(
     "books",
@@ -112,15 +126,7 @@ hours = Table(
     Column("hour", Integer, primary_key=True, autoincrement=False),
     Column("place", BigInteger, primary_key=True, autoincrement=False),
     Column("tags", BigInteger, primary_key=True, autoincrement=False),
-    Column("calls", BigInteger, nullable=False),
-    Column("released", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cache_read_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("held_nanousd", BigInteger, nullable=False),
-    Column("amount_nanousd", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
     sqlite_with_rowid=False,
 )
 
@@ -132,15 +138,7 @@ months = Table(
     Column("month", Integer, primary_key=True, autoincrement=False),
     Column("tags", BigInteger, primary_key=True, autoincrement=False),
     Column("place", BigInteger, primary_key=True, autoincrement=False),
-    Column("calls", BigInteger, nullable=False),
-    Column("released", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cache_read_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("held_nanousd", BigInteger, nullable=False),
-    Column("amount_nanousd", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
     sqlite_with_rowid=False,
 )
 
@@ -214,17 +212,3 @@ invoices = Table(
     Column("checksum", LargeBinary(16), nullable=False),
 )
 Index("invoices_customer_month", invoices.c.customer, invoices.c.month, unique=True)
-
-#: The counts that rows and hours have in common and that add up.
-COUNTS: Final = (
-    "calls",
-    "released",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
-
-#: What `hours` and `months` add up: calls and tokens, and money.
-SUMS: Final = (*COUNTS, "held_nanousd", "amount_nanousd")

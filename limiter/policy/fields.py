@@ -12,13 +12,13 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
+from limiter.domain import zones
 from limiter.domain.calls import COUNT_MAX, MODEL_MAX, TAG_NAME, TAG_NAME_MAX, TAG_VALUE_MAX
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import CONCURRENCY_MAX, RATE_MAX, RATE_PERIODS, SPEND_WINDOWS
 from limiter.domain.money import CALL_MAX_NANOUSD, NANOUSD_PER_USD, SUM_MAX_NANOUSD, format_usd, parse_usd
 from limiter.domain.reservations import OnAbort, OnExpiry, Sizing
 from limiter.domain.scopes import ID_PATTERN, ID_RULE
-from limiter.policy import zones
 from limiter.policy.mistakes import mistaken, refuse
 from limiter.policy.yaml_text import DECIMAL, INT, NUMBER_MAX_CHARS
 

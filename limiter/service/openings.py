@@ -18,9 +18,9 @@ import structlog
 from limiter.domain.errors import LimiterError, Unavailable
 from limiter.domain.rows import Position
 from limiter.domain.windows import window_bounds
+from limiter.domain.zones import zone
 from limiter.ledger.openings import OpeningSums, Span
 from limiter.policy.document import OrganizationPolicy
-from limiter.policy.zones import zone
 from limiter.service.desk import RETENTION_EXPIRED_MS, TRIES, Desk
 from limiter.service.new_limits import new_limits
 from limiter.service.opening_counters import Note, Notes, StalePlanError, open_counters, scopes_of

@@ -16,9 +16,9 @@ from limiter.domain.reservations import Sizing
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import DenialReason
 from limiter.domain.windows import window_bounds
+from limiter.domain.zones import zone
 from limiter.policy.matching import KeyPolicy, Settings, limit_applies, resolve
 from limiter.policy.sizes import OUTPUT_DEFAULT, Floor
-from limiter.policy.zones import zone
 from limiter.pricing.book import PriceBook
 from limiter.pricing.model_price import ModelPrice
 from limiter.service.directory import Directory, KeyRecord, KnownKey

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from limiter.domain.limits import Limit, LimitKind
 from limiter.domain.scopes import Scope
 from limiter.domain.windows import window_bounds
+from limiter.domain.zones import zone
 from limiter.policy.document import OrganizationPolicy
 from limiter.policy.matching import KeyPolicy, resolve
-from limiter.policy.zones import zone
 from limiter.service.directory import KeyRecord
 from limiter.service.memory import Memory
 from limiter.service.plans import denial_of, plan_scopes

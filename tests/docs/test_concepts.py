@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from limiter.domain.windows import window_bounds
-from limiter.policy.zones import zone
+from limiter.domain.zones import zone
 from limiter.store.connection import Client, connect
 from tests.docs.pages import Table, blocks, page, table_of, tables
 from tests.docs.stories import Story

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import SPEND_WINDOWS
 from limiter.domain.windows import INSTANT_MAX, TOTAL_END, window_bounds
-from limiter.policy.zones import zone, zone_names
+from limiter.domain.zones import zone, zone_names
 
 HOUR = 3_600_000
 ODD_ZONES = [

@@ -16,6 +16,7 @@ import pytest
 from limiter.domain.reservations import Basis, State
 from limiter.domain.rows import SPENDING, Row, RowKind
 from limiter.domain.windows import window_bounds
+from limiter.domain.zones import zone
 from limiter.ledger.booking import Booking, Page
 from limiter.ledger.database import Database
 from limiter.ledger.periods import instant, month, month_hours
@@ -23,7 +24,6 @@ from limiter.ledger.reports.covering import cover
 from limiter.ledger.reports.questions import PLACES, Question, condition, grouping
 from limiter.ledger.reports.report import Group, Report, make_report
 from limiter.ledger.schema import COUNTS, SUMS
-from limiter.policy.zones import zone
 from tests.ledger.rows import DAY, HOUR, NOVEMBER, Ledger
 
 KEYS = ("acme/search/bot", "acme/search/other", "acme/ads/bot", "beta/search/bot")

@@ -105,7 +105,7 @@ def retry_after_s(header: str, *, now_ms: int) -> int:
         return int(text[:9])
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or an offset that no date has
         return 0
     date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return max(0, int((date - datetime.fromtimestamp(now_ms / 1000, UTC)).total_seconds()))

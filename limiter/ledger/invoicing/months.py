@@ -1,36 +1,17 @@
-"""Calendar months in a time zone, as instants. Zones come from the pinned `tzdata` package."""
+"""Calendar months in a time zone, as instants."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
-from functools import cache
-from importlib import resources
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.windows import window_bounds
+from limiter.domain.zones import zone
 
 _MONTH = re.compile(r"([1-8]\d{3})-(0[1-9]|1[0-2])", re.ASCII)
 _MIDDLE_MS = 14 * 86_400_000
-
-
-@cache
-def _names() -> frozenset[str]:
-    return frozenset(resources.files("tzdata").joinpath("zones").read_text(encoding="utf-8").split())
-
-
-@cache  # bounded: only known names get past the check
-def zone_of(name: str) -> tzinfo:
-    """Return the zone of an IANA name; raises InvalidArgument for an unknown one."""
-    if name not in _names():
-        near = difflib.get_close_matches(name[:64], sorted(_names()), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InvalidArgument("timezone", name, f"use an IANA name such as America/New_York or UTC{hint}")
-    with resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
-        return ZoneInfo.from_file(data, key=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +30,15 @@ class Month:
         if found is None or int(found[1]) < 1970:
             raise InvalidArgument(field, text, "write a year and a month, such as 2026-11")
         middle = int(datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC).timestamp()) * 1000 + _MIDDLE_MS
-        since_ms, until_ms, _ = window_bounds("month", middle, zone_of(timezone))
+        since_ms, until_ms, _ = window_bounds("month", middle, zone(timezone))
         return cls(text, timezone, since_ms, until_ms)
 
 
 def day_of(at_ms: int, timezone: str) -> str:
     """The day of an instant in a zone, such as 2026-12-01."""
-    return datetime.fromtimestamp(at_ms / 1000, zone_of(timezone)).date().isoformat()
+    return datetime.fromtimestamp(at_ms / 1000, zone(timezone)).date().isoformat()
 
 
 def instant(at_ms: int, timezone: str = "UTC") -> str:
     """An instant in ISO 8601, to the second, as the zone's clocks read."""
-    return datetime.fromtimestamp(at_ms // 1000, zone_of(timezone)).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(at_ms // 1000, zone(timezone)).isoformat().replace("+00:00", "Z")

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from limiter.domain.calls import COUNT_MAX, TAG_NAME, TAG_NAME_MAX, TAG_VALUE_MAX
 from limiter.domain.errors import SHOWN_VALUE_MAX, InvalidArgument
 from limiter.domain.money import NANOUSD_PER_USD, format_usd, parse_usd
-from limiter.ledger.invoicing.months import zone_of
+from limiter.domain.zones import zone
 
 TEXT_MAX: Final = 4_000
 CENT_NANOUSD: Final = NANOUSD_PER_USD // 100
@@ -120,7 +120,7 @@ def _timezone(value: object) -> str:
     if not isinstance(value, str):
         _refuse(value, "write an IANA name such as America/New_York or UTC")
     try:
-        zone_of(value)
+        zone(value)
     except InvalidArgument as error:
         _refuse(value, error.remedy)
     return value

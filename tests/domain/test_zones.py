@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from limiter.domain.errors import InvalidArgument
-from limiter.policy.zones import zone, zone_names
+from limiter.domain.zones import zone, zone_names
 
 
 def test_every_zone_of_the_package_can_be_used() -> None:
