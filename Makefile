@@ -7,7 +7,7 @@ CONTRACT := proto/limiter/v1/limiter.proto
 ENVOY := $(wildcard proto/limiter/envoy/v3/*.proto)
 READY := $(VENV)/.ready
 
-.PHONY: help install run test lint types unit demo demo-envoy run-envoy proto bench bench-envoy constraints clean
+.PHONY: help install run test lint types unit demo demo-envoy run-envoy proto bench bench-envoy bench-books constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -56,6 +56,11 @@ bench: $(READY) ## measure; writes a table and JSON
 
 bench-envoy: $(READY) ## measure what Limiter adds to Envoy; writes tables and JSON
 	@$(BIN)/python -m bench.envoy
+
+bench-books: $(READY) ## measure the drain, reports over ten million calls, ledger verify; writes tables and JSON
+	@$(BIN)/python -m bench.books
+	@$(BIN)/python -m bench.books_report --rows 10000000
+	@$(BIN)/python -m bench.books_verify
 
 constraints: ## refresh the exact versions in constraints.txt
 	rm -rf build/fresh && $(PYTHON) -m venv build/fresh

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from operator import add as plus
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, func, or_, select, update
+from sqlalchemy import Connection, Table, and_, func, or_, select, tuple_, update
 
 from limiter.domain.rows import SPENDING, Position, Row, RowKind
 from limiter.ledger.alerting.alerts import Alert, alerts_in
@@ -138,11 +138,14 @@ class Booking:
                     return i
         return len(rows)
 
-    def spent_since(self, shard: int, first: Position, last: Position) -> int:
-        """What the rows of a shard between two positions of one epoch add up to."""
-        place = ledger.c.shard == shard, ledger.c.epoch == first.epoch, ledger.c.seq.between(first.seq, last.seq)
+    def since(self, shard: int, first: Position, last: Position) -> tuple[int, int]:
+        """How many rows of a shard stand from one position to another, and what they add up to, in nano-USD."""
+        place = tuple_(ledger.c.epoch, ledger.c.seq)
+        between = ledger.c.shard == shard, place >= tuple_(*first), place <= tuple_(*last)
+        sums = select(func.count(), func.sum(ledger.c.amount_nanousd)).where(*between)
         with self._database.read() as connection:
-            return int(connection.execute(select(func.sum(ledger.c.amount_nanousd)).where(*place)).scalar_one() or 0)
+            rows, amount = connection.execute(sums).one()
+        return int(rows), int(amount or 0)
 
     def tell(self, alert: Alert) -> None:
         """Have people told something that is not in the rows."""

@@ -56,8 +56,8 @@ class Stream(Protocol):
     async def raw_row(self, shard: int, position: Position) -> bytes:
         """A row as it stands in the stream; b"" if it does not."""
 
-    async def rebase(self, first: Row, raw: bytes) -> int:
-        """Move a row and all newer ones of its shard to a new epoch; answers how many."""
+    async def rebase(self, first: Row, raw: bytes, *, beyond: int) -> int:
+        """Move a row and all newer ones of its shard to a new epoch after `beyond`; answers how many."""
 
     async def bind_books(self, identity: str, *, adopt: bool = False) -> None:
         """Say which books the ledger goes into. Raises FailedPrecondition if it goes into others."""
@@ -214,18 +214,16 @@ class Drain:
         return None
 
     async def _rebase(self, first: Row, cursor: Position) -> None:
-        raw = await self._stream.raw_row(first.shard, first.position)
-        moved = await self._stream.rebase(first, raw)
-        if not moved:
-            return
-        self._behind.discard(first.shard)
-        lost = await asyncio.to_thread(self._booking.spent_since, first.shard, first.position, cursor)
-        _log.error("drain.store_went_back", shard=first.shard, first=tuple(first.position), moved=moved, lost=lost)
+        rows, lost = await asyncio.to_thread(self._booking.since, first.shard, first.position, cursor)
         subject = first.shard, first.epoch, first.seq
-        data = dict(zip(("shard", "epoch", "seq"), subject, strict=True)) | {"rows": cursor.seq - first.seq + 1}
-        data["amount_nanousd"] = lost
+        data = dict(zip(("shard", "epoch", "seq"), subject, strict=True)) | {"rows": rows, "amount_nanousd": lost}
         alert = Alert.about(ROLLED_BACK, (*subject, first.at_ms), at_ms=first.at_ms, data=data)
-        await asyncio.to_thread(self._booking.tell, alert)
+        await asyncio.to_thread(self._booking.tell, alert)  # before: who dies between tells it again, the same
+        raw = await self._stream.raw_row(first.shard, first.position)
+        moved = await self._stream.rebase(first, raw, beyond=cursor.epoch)
+        if moved:
+            self._behind.discard(first.shard)
+            _log.error("drain.store_went_back", shard=first.shard, first=tuple(first.position), moved=moved, lost=lost)
 
 
 def _distance(cursor: Position | None, newest: Position) -> int:

@@ -74,11 +74,14 @@ class Ledgers(Wire):
             await self._command("XGROUP SETID", stream, GROUP, at)
         await self._command("XTRIM", stream, "MINID", "~", f"{position.epoch}-{max(0, position.seq - KEPT_ROWS)}")
 
-    async def rebase(self, first: Row, raw: bytes) -> int:
-        """Move a row and all newer ones of its shard to a new epoch; answers how many, 0 if it is not there."""
+    async def rebase(self, first: Row, raw: bytes, *, beyond: int) -> int:
+        """Move a row and all newer ones of its shard to a new epoch; answers how many, 0 if it is not there.
+
+        The epoch comes after `beyond`, even if the store's clock does not.
+        """
         _, stream, epoch = keys.shard_keys(first.shard)
         clock = b"" if self._clock_ms is None else str(self._clock_ms()).encode()
-        return int(await self._fcall("rebase", [stream, epoch], [clock, f"{first.epoch}-{first.seq}", raw]))
+        return int(await self._fcall("rebase", [stream, epoch], [clock, f"{first.epoch}-{first.seq}", raw, str(beyond).encode()]))
 
     async def raw_row(self, shard: int, position: Position) -> bytes:
         """A row as it stands in the stream; b"" if it does not."""

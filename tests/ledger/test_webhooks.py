@@ -240,6 +240,7 @@ async def test_retry_after_holds_all_that_waits_for_the_endpoint(
     [
         ("120", 120), (" 7 ", 7), ("", 0), ("-1", 0), ("soon", 0), ("1.5", 0), ("9" * 30, 999_999_999),
         ("Sun, 01 Nov 2026 00:01:00 GMT", 60), ("Sun, 01 Nov 2020 00:01:00 GMT", 0), ("Sun, 99 Nov 2026", 0),
+        ("Sun, 01 Nov 99999999999999 00:00:00 GMT", 0), ("Sun, 01 Nov 2026 00:00:00 +99999999999999", 0),
     ],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date(header: str, seconds: int) -> None:

@@ -141,7 +141,7 @@ def _rolled_back(connection: Connection, shard: int) -> str:
     """Whether the books know that the store lost rows of this shard."""
     statement = select(alerts.c.data).where(alerts.c.type == ROLLED_BACK)
     for (data,) in connection.execute(statement):
-        if f'"shard":{shard}' in data:
+        if json.loads(data).get("shard") == shard:
             return " (the store lost rows of this shard: `store.rolled_back`)"
     return ""
 
