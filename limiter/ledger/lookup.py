@@ -32,6 +32,15 @@ def rows_behind(database: Database, shard: int, *, after: Position | None, count
         return _rows(connection, wanted.order_by(ledger.c.epoch, ledger.c.seq).limit(count))
 
 
+def rows_before(database: Database, shard: int, *, before: Position | None, count: int) -> list[Row]:
+    """The newest rows of a shard before a position (None: of all), oldest first."""
+    wanted = select(ledger).where(ledger.c.shard == shard)
+    if before is not None:
+        wanted = wanted.where(tuple_(ledger.c.epoch, ledger.c.seq) < tuple_(*before))
+    with database.read() as connection:
+        return _rows(connection, wanted.order_by(ledger.c.epoch.desc(), ledger.c.seq.desc()).limit(count))[::-1]
+
+
 def _rows(connection: Connection, wanted: Select[Any]) -> list[Row]:
     found: Sequence[Any] = connection.execute(wanted).mappings().all()
     texts = read_texts(connection, {row[name] for row in found for name in _REFERRING})

@@ -14,7 +14,7 @@ from limiter.domain.rows import Position, Row, RowKind
 from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import LimitStatus
 from limiter.ledger.database import Database
-from limiter.ledger.lookup import rows_behind, rows_of
+from limiter.ledger.lookup import rows_before, rows_behind, rows_of
 from limiter.policy.changes import Change, changes, notes
 from limiter.policy.document import OrganizationPolicy, Policy, policy_to_yaml
 from limiter.policy.matching import resolve
@@ -214,8 +214,12 @@ class Administration:
         return await asyncio.to_thread(rows_behind, self._books, shard, after=after, count=count) or rows
 
     async def last_rows(self, shard: int, *, count: int) -> list[Row]:
-        """The newest ledger rows of a shard."""
-        return await self._desk.store.last_rows(shard, count=count)
+        """The newest ledger rows of a shard, oldest first: out of the store, and the books where it has forgotten."""
+        rows = await self._desk.store.last_rows(shard, count=count)
+        if self._books is None or len(rows) >= count:
+            return rows
+        before, more = rows[0].position if rows else None, count - len(rows)
+        return await asyncio.to_thread(rows_before, self._books, shard, before=before, count=more) + rows
 
     async def shards(self, scope: Scope | None) -> list[int]:
         """The shards that a scope's rows are in."""
