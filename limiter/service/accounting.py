@@ -241,5 +241,7 @@ def _booked(name: ReservationName, reckoning: Reckoning, *, flags: RowFlag, repe
 def _remarks(flags: RowFlag) -> tuple[str, ...]:
     """What a caller should know of how it was booked."""
     if RowFlag.WINDOW_CLOSED in flags:
-        return ("a window that this belongs to has closed: there it is in the ledger only",)
+        return (
+            "a day, month or other window that this belongs to is over: it is in the books, and moves no counter there",
+        )
     return ()

@@ -211,7 +211,10 @@ class Administration:
         rows = await self._desk.store.rows(shard, after=after, count=count)
         if self._books is None or (after is not None and (not rows or rows[0].position == (after[0], after[1] + 1))):
             return rows
-        return await asyncio.to_thread(rows_behind, self._books, shard, after=after, count=count) or rows
+        booked = await asyncio.to_thread(rows_behind, self._books, shard, after=after, count=count)
+        if not booked or len(booked) == count:
+            return booked or rows
+        return booked + await self._desk.store.rows(shard, after=booked[-1].position, count=count - len(booked))
 
     async def last_rows(self, shard: int, *, count: int) -> list[Row]:
         """The newest ledger rows of a shard, oldest first: out of the store, and the books where it has forgotten."""
