@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from limiter.domain.errors import InvalidArgument, NotFound, Unavailable
+from limiter.domain.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from limiter.domain.limits import Limit
 from limiter.domain.money import CALL_MAX_NANOUSD
 from limiter.domain.reservations import OnExpiry, ReservationName, RowFlag, State
@@ -209,6 +209,11 @@ class Administration:
     async def rows(self, shard: int, *, after: Position | None, count: int) -> list[Row]:
         """Ledger rows of a shard, oldest first: out of the books as far as they have them, then out of the store."""
         rows = await self._desk.store.rows(shard, after=after, count=count)
+        if self._books is None and after is None and rows and rows[0].seq and await self._desk.store.bound_books():
+            raise FailedPrecondition(
+                f"ledger: rows of shard {shard} before {rows[0].epoch}-{rows[0].seq} are in the books, and this sidecar"
+                " has none; ask one that has, or start this one with --books URL"
+            )
         if self._books is None or (after is not None and (not rows or rows[0].position == (after[0], after[1] + 1))):
             return rows
         booked = await asyncio.to_thread(rows_behind, self._books, shard, after=after, count=count)

@@ -81,7 +81,8 @@ class Ledgers(Wire):
         """
         _, stream, epoch = keys.shard_keys(first.shard)
         clock = b"" if self._clock_ms is None else str(self._clock_ms()).encode()
-        return int(await self._fcall("rebase", [stream, epoch], [clock, f"{first.epoch}-{first.seq}", raw, str(beyond).encode()]))
+        arguments: list[bytes | str] = [clock, f"{first.epoch}-{first.seq}", raw, str(beyond)]
+        return int(await self._fcall("rebase", [stream, epoch], arguments))
 
     async def raw_row(self, shard: int, position: Position) -> bytes:
         """A row as it stands in the stream; b"" if it does not."""
@@ -101,6 +102,11 @@ class Ledgers(Wire):
                 f"books: the ledger of this store goes into other books ({bound}) than these ({identity});"
                 " name those by --books, or go on in these with `limiter ledger drain --adopt`"
             )
+
+    async def bound_books(self) -> str | None:
+        """Which books this store's ledger goes into; None: into none yet."""
+        bound = await self._command("HGET", keys.META, "books")
+        return None if bound is None else bound.decode()
 
     async def counters(self, organization: str, scopes: Sequence[Scope]) -> tuple[Position | None, list[CounterState]]:
         """The spend counters of scopes, and the newest row that they count."""

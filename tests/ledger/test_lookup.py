@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from limiter.domain.errors import FailedPrecondition
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database, sqlite_url
 from limiter.ledger.draining import Drain
@@ -65,4 +68,9 @@ async def test_rows_that_the_store_has_forgotten_come_from_the_books(
         found += [row.seq for row in rows]
         after = rows[-1].position
     assert found == list(range(13))
+    without = Limiter(open_client(), store_clock)
+    with pytest.raises(FailedPrecondition, match="start this one with --books"):
+        await without.service.administration.rows(SHARD, after=None, count=3)
+    assert [row.seq for row in await without.service.administration.last_rows(SHARD, count=2)] == [11, 12]
+    await without.close()
     await limiter.close()

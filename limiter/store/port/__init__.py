@@ -184,6 +184,9 @@ class Store(Protocol):
     async def newest(self, shards: Iterable[int]) -> dict[int, Position]:
         """Where the newest row of each shard stands; shards without rows are left out."""
 
+    async def bound_books(self) -> str | None:
+        """Which books this store's ledger goes into; None: into none yet."""
+
     async def counters(self, organization: str, scopes: Sequence[Scope]) -> tuple[Position | None, list[CounterState]]:
         """The spend counters of scopes, and the newest row that they count."""
 
