@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, and_, func, or_, select, tuple_, update
 
+from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.rows import SPENDING, Position, Row, RowKind
 from limiter.ledger.alerting.alerts import Alert, alerts_in
 from limiter.ledger.database import Database
@@ -142,10 +143,13 @@ class Booking:
         """How many rows of a shard stand from one position to another, and what they add up to, in nano-USD."""
         place = tuple_(ledger.c.epoch, ledger.c.seq)
         between = ledger.c.shard == shard, place >= tuple_(*first), place <= tuple_(*last)
-        sums = select(func.count(), func.sum(ledger.c.amount_nanousd)).where(*between)
+        # In whole USD and the rest: SQLite gives up where a sum of nano-USD is beyond an integer.
+        usd = ledger.c.amount_nanousd // NANOUSD_PER_USD
+        rest = ledger.c.amount_nanousd - usd * NANOUSD_PER_USD
         with self._database.read() as connection:
-            rows, amount = connection.execute(sums).one()
-        return int(rows), int(amount or 0)
+            rows, *sums = connection.execute(select(func.count(), func.sum(usd), func.sum(rest)).where(*between)).one()
+        whole, part = (int(total or 0) for total in sums)
+        return int(rows), whole * NANOUSD_PER_USD + part
 
     def tell(self, alert: Alert) -> None:
         """Have people told something that is not in the rows."""

@@ -175,6 +175,13 @@ def test_a_mapping_with_a_mistake_is_refused(tmp_path: Path, mapping: str, said:
         ("openai", "start_time,amount_value,amount_currency\n1793491200,1.0,eur\n", "currency: 'eur'.*in USD"),
         ("openai", "start_time,amount_value\n1793491200,much\n", "amount: 'much' is not valid; write a number"),
         ("openai", "start_time,amount_value\nyesterday,1\n", "start_time: 'yesterday'.*write a time"),
+        ("openai", f"start_time,amount_value\n{2**63},1\n", "start_time: .*write a time"),
+        ("openai", "start_time,amount_value\n1793491200,1e999999999\n", "amount: .*at most 60 digits"),
+        ("openai", "start_time,amount_value\n1793491200,1e-999999999\n", "amount: .*at most 60 digits"),
+        ("openai", '{"data": ' + "[" * 100_000, "the file is damaged or cut off"),
+        ("openai", '{"data": [' + "9" * 5_000 + "]}", "the file is damaged or cut off"),
+        ("openai", '{"data": [5]}', "JSON of another shape"),
+        ("openai", '{"data": [{"start_time": 1793491200, "results": null}]}', "JSON of another shape"),
         ("openai", "start_time,end_time,amount_value,model\n", "there is no line in it"),
         (
             "openai",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from limiter.domain.errors import FailedPrecondition, Unavailable
+from limiter.domain.money import CALL_MAX_NANOUSD, SUM_MAX_NANOUSD
 from limiter.domain.rows import Position, Row
 from limiter.domain.scopes import Scope
 from limiter.ledger.booking import Booked, Booking, Page
@@ -22,6 +24,7 @@ from limiter.store import keys
 from limiter.store.ledgers import KEPT_ROWS
 from tests.fakes.plugin import OpenClient, StoreClock
 from tests.ledger.plugin import OpenBooks
+from tests.ledger.rows import Ledger
 from tests.rules.desk import Limiter, usd
 
 POLICY = """
@@ -209,6 +212,43 @@ async def test_a_store_that_went_back_and_is_idle_is_put_in_order_with_its_next_
     for _ in range(2):
         await drain.drain()
     assert booked(books)[0] == 9
+
+
+async def test_a_store_that_goes_back_twice_under_a_clock_that_is_behind_is_put_in_order_at_once(
+    limiter: Limiter, books: Database, store_clock: StoreClock
+) -> None:
+    drain = await drain_of(limiter, books)
+    spent = await spend(limiter, 5)
+    kept = await snapshot(limiter)
+    lost = await spend(limiter, 3, cost="0.5")
+    await drain.drain()
+    await restore(limiter, kept)
+    store_clock.advance(30_000)
+    again = await spend(limiter, 2)
+    for _ in range(2):
+        await drain.drain()
+    await restore(limiter, kept)
+    store_clock.advance(-30_000)
+    spent += await spend(limiter, 1)
+    for _ in range(2):
+        await drain.drain()
+    assert booked(books) == (5 + 3 + 2 + 1, spent + lost + again)
+    assert (await stream(limiter))[-1].seq == 0
+    with books.read() as connection:
+        told = [json.loads(data) for data in connection.execute(select(alerts.c.data)).scalars()]
+    assert sorted((one["rows"], one["amount_nanousd"]) for one in told) == [(3, lost), (5, lost + again)]
+
+
+async def test_sums_of_the_largest_costs_do_not_stop_a_drain(books: Database) -> None:
+    books.migrate()
+    booking, rows = Booking(books), Ledger()
+    for _ in range(1_100):
+        rows.row(cost=CALL_MAX_NANOUSD)
+    rows.book(booking)
+    first, *_, last = rows.made
+    assert booking.since(rows.shard, first.position, last.position) == (1_100, 1_100 * CALL_MAX_NANOUSD)
+    with books.read() as connection:
+        assert connection.execute(select(hours.c.amount_nanousd)).scalar_one() == SUM_MAX_NANOUSD
 
 
 async def test_a_store_that_was_flushed_begins_a_new_epoch_in_the_same_books(

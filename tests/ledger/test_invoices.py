@@ -98,6 +98,20 @@ def test_issuing_again_gives_the_same_bytes_whatever_has_changed(desk: Desk, boo
     assert not desk.troubles()
 
 
+@pytest.mark.parametrize(("then", "now"), [("UTC", "Europe/Berlin"), ("Europe/Berlin", "UTC")])
+def test_a_plan_whose_time_zone_changes_bills_no_hour_between_two_months_twice_or_never(
+    desk: Desk, book: Ledger, booking: Booking, then: str, now: str
+) -> None:
+    for at_ms in (NOVEMBER, DECEMBER - HOUR, DECEMBER):
+        book.row(at_ms=at_ms, cost=USD)
+    book.book(booking)
+    desk.issue(terms_of(timezone=then), "2026-11")
+    with pytest.raises(FailedPrecondition, match=f"twice|never.* Issue 2026-12 in {then}, too"):
+        desk.issue(terms_of(timezone=now), "2026-12")
+    desk.issue(terms_of(timezone=then), "2026-12")
+    assert sum(desk.invoices.find(number).paper["lines"][0]["calls"] for number in numbers(desk.database)) == 3
+
+
 def test_numbers_count_by_prefix_and_year_of_issue(desk: Desk, book: Ledger, booking: Booking) -> None:
     for at_ms in (NOVEMBER, DECEMBER, JANUARY):
         book.row(at_ms=at_ms, cost=USD)

@@ -22,7 +22,7 @@ from limiter.ledger.booking import read_positions
 from limiter.ledger.database import Database
 from limiter.ledger.invoicing.customers import refuse_namesake, refuse_stranger
 from limiter.ledger.invoicing.lines import Bill, bill
-from limiter.ledger.invoicing.months import Month, day_of
+from limiter.ledger.invoicing.months import Month, day_of, refuse_seam
 from limiter.ledger.invoicing.papers import Correction, Head, paper
 from limiter.ledger.invoicing.plans import Terms
 from limiter.ledger.invoicing.usages import Question, Usage, usages
@@ -186,6 +186,7 @@ def _draft(connection: Connection, terms: Terms, month: Month) -> Draft:
     before = of_customer(connection, terms.customer)
     for invoice in before:
         refuse_namesake(invoice.number, invoice.terms, terms)
+        refuse_seam(invoice.number, Month.parse(invoice.month, invoice.terms.timezone), month)
     text_ = document(connection, terms, month, before, positions=None, head=Head(follows=_last(before)))
     found: dict[str, Any] = json.loads(text_)
     if not before and not any(line["kind"] == "usage" for line in found["lines"]):

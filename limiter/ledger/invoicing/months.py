@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from limiter.domain.errors import InvalidArgument
+from limiter.domain.errors import FailedPrecondition, InvalidArgument
 from limiter.domain.windows import window_bounds
 from limiter.domain.zones import zone
 
@@ -32,6 +32,22 @@ class Month:
         middle = int(datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC).timestamp()) * 1000 + _MIDDLE_MS
         since_ms, until_ms, _ = window_bounds("month", middle, zone(timezone))
         return cls(text, timezone, since_ms, until_ms)
+
+    @property
+    def number(self) -> int:
+        """Months since the year 0."""
+        return int(self.name[:4]) * 12 + int(self.name[5:])
+
+
+def refuse_seam(number: str, then: Month, now: Month) -> None:
+    """Raise FailedPrecondition if an invoiced month and the one next to it overlap, or leave hours between them."""
+    first, second = sorted((then, now), key=lambda month: month.number)
+    if second.number == first.number + 1 and first.until_ms != second.since_ms:
+        done = "billed twice" if first.until_ms > second.since_ms else "billed never"
+        raise FailedPrecondition(
+            f"timezone: {number} is of {then.name} in {then.timezone}; with {now.name} in {now.timezone} the hours"
+            f" between would be {done}. Issue {now.name} in {then.timezone}, too"
+        )
 
 
 def day_of(at_ms: int, timezone: str) -> str:

@@ -57,9 +57,13 @@ class Bill:
     def lines(self) -> Iterator[BillLine]:
         """Read every file to its end. Raises InvalidArgument for what is damaged, cut off or no such export."""
         for source in self._files:
-            for line in self._read(source, self.told):
-                self.told.lines += 1
-                yield line
+            try:
+                for line in self._read(source, self.told):
+                    self.told.lines += 1
+                    yield line
+            except (AttributeError, TypeError) as error:  # a list where the provider writes an object, say
+                remedy = "it is JSON of another shape than the provider's: name an export of the provider"
+                raise InvalidArgument("--file", str(source.path), remedy) from error
         self.told.check_pages()
         if not self.told.lines:
             raise InvalidArgument("--file", ", ".join(str(file.path) for file in self._files), "there is no line in it")

@@ -114,4 +114,9 @@ class Source:
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-    return json.loads(text, parse_float=Decimal)
+    try:
+        return json.loads(text, parse_float=Decimal)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets in brackets without end
+        raise json.JSONDecodeError("beyond what an export holds", text, 0) from None

@@ -15,6 +15,10 @@ _DECIMALS: Final = (2, 9)
 #: Numbers above this are ms since 1970, not s.
 _SECONDS_MAX: Final = 100_000_000_000
 NANO: Final = Decimal(10) ** 9
+#: Numbers of more digits, before or after the point, are none of a bill; some would take minutes to write out.
+_DIGITS_MAX: Final = 60
+#: The end of the year 9999, in ms since 1970.
+_TIME_MAX_MS: Final = 253_402_300_800_000
 #: Costs of a line beyond it are no costs of a line.
 _COST_MAX: Final = Decimal(1_000_000_000)
 
@@ -106,6 +110,8 @@ def number(value: object, place: str) -> Decimal:
         read = Decimal("NaN")
     if not read.is_finite():
         raise InvalidArgument(place, value, "write a number")
+    if read.adjusted() > _DIGITS_MAX or int(read.as_tuple().exponent) < -_DIGITS_MAX:
+        raise InvalidArgument(place, value, f"write a number of at most {_DIGITS_MAX} digits")
     return read
 
 
@@ -125,7 +131,8 @@ def moment_ms(value: object, place: str) -> int:
     try:
         if text.replace(".", "", 1).isdigit():
             seconds = Decimal(text)
-            return int(seconds if seconds > _SECONDS_MAX else seconds * 1000)
+            if seconds < _TIME_MAX_MS:
+                return int(seconds if seconds > _SECONDS_MAX else seconds * 1000)
         read = datetime.fromisoformat(text.removesuffix(" UTC"))
         return round((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError, ArithmeticError):
