@@ -46,6 +46,25 @@ def moment(text: str) -> datetime:
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
+def instant(text: str) -> datetime:
+    """Read a time in ISO 8601 (UTC where it names no zone)."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not valid; write a date such as 2026-11-01, or a time such as 2026-11-01T12:30:00Z"
+        ) from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def past(text: str) -> datetime:
+    """Read a time in ISO 8601 (UTC where it names no zone) that has come."""
+    read = instant(text)
+    if read > datetime.now(UTC) + timedelta(days=1):  # the store's clock decides on less
+        raise typer.BadParameter(f"{text!r} is not valid; name a time that has come")
+    return read
+
+
 def tags(texts: list[str]) -> dict[str, list[str]]:
     """Read NAME:VALUE, each any number of times."""
     found: dict[str, list[str]] = {}

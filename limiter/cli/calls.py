@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import RenderableType
 
-from limiter.cli.arguments import duration, moment, read_file, tags, units
+from limiter.cli.arguments import duration, past, read_file, tags, units
 from limiter.cli.failures import CommandFailed, ExitCode
 from limiter.cli.lazy import example
 from limiter.cli.options import Output, with_caller
@@ -143,7 +143,8 @@ def charge(
     tag: Tags = [],  # noqa: B006 - typer's; nobody changes it
     request_id: RequestId = None,
     occurred_at: Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="When it was spent.", show_default="now")
+        datetime | None,
+        typer.Option(parser=past, metavar="TIME", help="When it was spent, in ISO 8601.", show_default="now"),
     ] = None,
     output: Output = Format.TABLE,
     actual: Actual,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -68,6 +69,10 @@ _OF_ERROR: Final = {
 }
 
 
+#: What writing to a full disk ends with.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
 class CommandFailed(Exception):
     """A command that could not do what it was asked; `str(error)` says why, and what to do."""
 
@@ -97,6 +102,11 @@ def ending() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _ended(f"not all of it could be written: {error.strerror}", ExitCode.FAILED) from None
 
 
 def _ended(message: str, code: ExitCode) -> typer.Exit:

@@ -13,6 +13,7 @@ from limiter.cli.output import Format
 from limiter.cli.settlements import print_settlement
 from limiter.cli.sidecar import Place
 from limiter.client.contract import messages as pb
+from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import parse_usd
 
 
@@ -35,9 +36,12 @@ def adjust(
     admin: Place,
 ) -> None:
     """Correct what a call cost, by a row that says who and why."""
+    cost_nanousd = parse_usd(cost, field="--cost")
+    if cost_nanousd < 0:
+        raise InvalidArgument("--cost", cost, "write what the call cost in all, not the change; 0: nothing")
     request = pb.AdjustReservationRequest(
         reservation=reservation,
-        cost_nanousd=parse_usd(cost, field="--cost"),
+        cost_nanousd=cost_nanousd,
         reason=reason,
         by=by or getpass.getuser(),
     )

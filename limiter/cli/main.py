@@ -60,7 +60,7 @@ COMMANDS: Final[dict[str, dict[str, Entry | Section]]] = {
             },
         ),
         "ledger": Section(
-            "Read what was spent.",
+            "Read, check and correct the rows of what was spent, and move them into the books.",
             {
                 "tail": Entry("limiter.cli.ledger:tail", "Print the newest ledger rows, and new ones as they come."),
                 "export": Entry("limiter.cli.ledger:export", "Write every ledger row as a line of JSON."),

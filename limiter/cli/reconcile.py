@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -20,16 +20,20 @@ from limiter.cli.failures import ExitCode, say
 from limiter.cli.lazy import example
 from limiter.cli.options import with_admin
 from limiter.cli.output import write, write_json
+from limiter.cli.policies import counted
 from limiter.cli.reconcile_adjust import Done, Words, carry_out, listener_of
 from limiter.cli.reconcile_report import ReconcileFormat, as_json, as_tables, plan_tables, step_json, write_csv
 from limiter.cli.sidecar import Place
 from limiter.domain.errors import InvalidArgument
-from limiter.domain.money import format_usd, parse_usd
+from limiter.domain.money import parse_usd
 from limiter.domain.scopes import Scope
 from limiter.ledger.database import Database
 from limiter.ledger.reconciling.bills import Bill
 from limiter.ledger.reconciling.plan import CHARGE, Plan
+from limiter.ledger.reconciling.results import shown
 from limiter.ledger.reconciling.run import Reconciliation, tell
+from limiter.ledger.reports.questions import Question, grouping
+from limiter.ledger.reports.report import make_report
 
 
 @example(
@@ -74,10 +78,11 @@ def reconcile(
     flags = {"providers": tuple(ours), "credits_count": count_credits, "rounds_up": rounds_up}
     run = _run(books, Bill(provider, file, mapping), from_, to, flags)
     off = run.drift.beyond(accepted)
-    if off:
-        tell(books, run.drift.alert(int(time.time() * 1000)))
     plan = Plan(run, zero_absent=zero_absent) if adjust else None
     _show(run, plan, output, all_buckets=all_buckets)
+    misnamed = not run.drift.ours and _misnamed(books, run)
+    if off and not misnamed:
+        tell(books, run.drift.alert(int(time.time() * 1000)))
     if off and plan is not None:
         words = Words(provider, by or getpass.getuser(), reason or f"the bill of {provider}", charge_to)
         off = not _adjusted(plan, admin, words, (charge_address, charge_token), output, yes=yes)
@@ -113,6 +118,21 @@ def _show(run: Reconciliation, plan: Plan | None, output: ReconcileFormat, *, al
             write(*plan_tables(plan, totals))
 
 
+def _misnamed(books: Database, run: Reconciliation) -> bool:
+    """Nothing of this provider is in the books: if they know others, say which."""
+    made = make_report(books, Question(*run.period, UTC, grouping(("provider",), field="--by")))
+    known = {line.group[0] for line in made.lines} - {None, ""}
+    named = run.keys.providers
+    misnamed = bool(known) and known.isdisjoint(named)
+    if misnamed:
+        say(
+            f"the books have no call of {' or '.join(named)} in this time, "
+            f"but of {', '.join(sorted(map(str, known)))}: "
+            "if the bill is for these, name them by --ours"
+        )
+    return misnamed
+
+
 def _adjusted(
     plan: Plan,
     admin: Place,
@@ -125,7 +145,7 @@ def _adjusted(
     """Ask, do, and say what was done; False: drift remains."""
     totals = plan.totals()
     if not totals:
-        say("nothing to adjust")
+        say("nothing to adjust; calls that only the books have are set to 0 by --zero-absent alone")
         return False
     if not yes and (output is not ReconcileFormat.TABLE or not _confirmed()):
         say("nothing was written; --yes writes these rows")
@@ -142,17 +162,18 @@ def _confirmed() -> bool:
     try:
         return typer.confirm("Write these rows?", default=False, err=True)
     except typer.Abort:  # nobody is there to answer
+        say("")  # the question's line ends
         return False
 
 
 def _tell(done: Done, nanousd: int) -> None:
     counts = asdict(done)
     say(
-        f"{counts['adjusted']} calls corrected, {counts['charged']} charges written"
-        + ("" if done.refused or done.skipped else f"; the books are {format_usd(nanousd)} USD further")
+        f"{counted('calls', counts['adjusted'])} corrected, {counted('charges', counts['charged'])} written"
+        + ("" if done.refused or done.skipped else f"; the books changed by {shown(nanousd)} USD")
     )
     if done.skipped:
-        say(f"{done.skipped} charges left out: say with --charge-to which key they are charged to")
+        say(f"{counted('charges', done.skipped)} left out: say with --charge-to which key they are charged to")
     for message in done.failed:
         say(f"not corrected: {message}")
     if done.refused > len(done.failed):

@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from limiter.cli.arguments import moment
+from limiter.cli.arguments import instant
 from limiter.cli.reconcile_report import ReconcileFormat
 from limiter.ledger.reconciling.bills import FORMS
 
@@ -28,11 +28,13 @@ Ours: TypeAlias = Annotated[
 ]
 From: TypeAlias = Annotated[
     datetime | None,
-    typer.Option("--from", parser=moment, metavar="TIME", help="Lines from here.", show_default="the bill's beginning"),
+    typer.Option(
+        "--from", parser=instant, metavar="TIME", help="Lines from here.", show_default="the bill's beginning"
+    ),
 ]
 To: TypeAlias = Annotated[
     datetime | None,
-    typer.Option(parser=moment, metavar="TIME", help="Lines before here.", show_default="the bill's end"),
+    typer.Option(parser=instant, metavar="TIME", help="Lines before here.", show_default="the bill's end"),
 ]
 Tolerance: TypeAlias = Annotated[
     str, typer.Option(metavar="USD", help="Drift that is accepted, beside rounding and neighbouring buckets.")

@@ -14,6 +14,7 @@ from rich.console import RenderableType
 
 from limiter.cli.output import facts, table, usd
 from limiter.cli.plain import with_usd
+from limiter.cli.policies import counted
 from limiter.domain.money import format_usd
 from limiter.ledger.reconciling.bills.lines import Told
 from limiter.ledger.reconciling.plan import CHARGE, Plan, Planned, Step
@@ -63,11 +64,11 @@ def time_of(at_ms: int) -> str:
 
 def as_tables(drift: Drift, told: Told, *, all_cells: bool) -> list[RenderableType]:
     """The comparison for people."""
-    way = f"request id; {drift.matched} calls" if drift.by_call else "model and bucket of time"
+    way = f"request id; {counted('calls', drift.matched)}" if drift.by_call else "model and bucket of time"
     head = [
         ("provider", drift.provider),
         ("period", f"{time_of(drift.from_ms)} to {time_of(drift.to_ms)}"),
-        ("bill", f"{told.lines} lines, rounded to {drift.unit:f} USD"),
+        ("bill", f"{counted('lines', told.lines)}, rounded to {drift.unit:f} USD"),
         ("matched by", way),
         ("ours", usd(drift.ours)),
         ("theirs", usd(drift.theirs)),
@@ -102,7 +103,7 @@ def as_tables(drift: Drift, told: Told, *, all_cells: bool) -> list[RenderableTy
         rows = [
             [
                 WORDS[one.kind], one.model, "" if one.ours is None else format_usd(one.ours),
-                "" if one.theirs is None else format_usd(one.theirs), one.reservation, one.request_id, one.line,
+                "" if one.theirs is None else format_usd(one.theirs), _full(one.reservation), one.request_id, one.line,
             ]
             for one in drift.examples
         ]  # fmt: skip
@@ -166,9 +167,15 @@ def _head(drift: Drift) -> dict[str, Any]:
 
 def _row_json(one: Any) -> dict[str, Any]:  # noqa: ANN401 - an Example
     found = one._asdict()
-    found["kind"] = one.kind.value
+    found["kind"], found["reservation"] = one.kind.value, _full(one.reservation)
     found["ours_nanousd"], found["theirs_nanousd"] = found.pop("ours"), found.pop("theirs")
     return with_usd(found)
+
+
+def _full(reservation: str) -> str:
+    """`acme/0af7…` as `ledger adjust` takes it."""
+    organization, _, id_ = reservation.partition("/")
+    return f"organizations/{organization}/reservations/{id_}" if id_ else reservation
 
 
 def _cell_json(drift: Drift, cell: Cell) -> dict[str, Any]:
@@ -216,12 +223,12 @@ def plan_tables(plan: Plan, totals_: Sequence[Planned]) -> list[RenderableType]:
         made.append(f"and {more} more: --format json")
     for one in totals_:
         noun = "charges" if one.kind == CHARGE else "corrections"
-        made.append(f"{one.steps} {noun}, {shown(one.nanousd)} USD")
+        made.append(f"{counted(noun, one.steps)}, {shown(one.nanousd)} USD")
     return made
 
 
 def _step_line(step: Step) -> list[str]:
-    subject = step.reservation.removeprefix("organizations/") or step.provider_request_id or step.request_id
+    subject = step.reservation or step.provider_request_id or step.request_id
     return [
         step.kind, time_of(step.at_ms), step.model, format_usd(step.before), format_usd(step.after), subject, step.why,
     ]  # fmt: skip

@@ -31,7 +31,11 @@ def check_url(url: str, *, field: str = "books") -> None:
 
 def shown_url(url: str) -> str:
     """A URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
+    return _shown(make_url(url))
+
+
+def _shown(url: URL) -> str:
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
 def sqlite_url(file: Path) -> str:
@@ -57,7 +61,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The URL without its password."""
-        return self._url.render_as_string(hide_password=True)
+        return _shown(self._url)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -94,9 +98,14 @@ class Database:
         head = migrations.newest()
         with self.read() as connection:
             version = migrations.version(connection)
+        if version is None:
+            raise FailedPrecondition(
+                f"books: {self.shown} has no tables yet;"
+                " they are made by `limiter serve`, `limiter ledger drain` or `limiter ledger migrate`"
+            )
         if version != head:
             raise FailedPrecondition(
-                f"books: {self.shown} is of version {version or 'none'}, this program of {head};"
+                f"books: {self.shown} is of version {version}, this program of {head};"
                 " run `limiter ledger migrate`, or the newer program"
             )
 

@@ -59,6 +59,9 @@ class Stream(Protocol):
     async def rebase(self, first: Row, raw: bytes, *, beyond: int) -> int:
         """Move a row and all newer ones of its shard to a new epoch after `beyond`; answers how many."""
 
+    async def bound_books(self) -> str | None:
+        """Which books the ledger goes into; None: into none yet."""
+
     async def bind_books(self, identity: str, *, adopt: bool = False) -> None:
         """Say which books the ledger goes into. Raises FailedPrecondition if it goes into others."""
 
@@ -66,8 +69,8 @@ class Stream(Protocol):
 class Drain:
     """One drain; any number may run on the same store and books, in any processes.
 
-    `share` is the part of the time that it may work while others wait for the processor; it takes all of it once
-    `hurry_rows` rows wait.
+    `share` is the part of the time that it works while no rows wait, so that others can have the processor; it takes
+    more the more rows wait, and all of it once `hurry_rows` do.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Drain:
         metrics: Metrics,
         *,
         share: float = 1.0,
-        hurry_rows: int = 100_000,
+        hurry_rows: int = 1_000_000,
         rows_at_once: int = ROWS_AT_ONCE,
     ) -> None:
         self._stream = stream
@@ -88,6 +91,7 @@ class Drain:
         self._hurry_rows = hurry_rows
         self._rows_at_once = rows_at_once
         self._open = False
+        self._identity = ""
         self._shards: tuple[int, ...] = ()
         self._shards_read_s = 0.0
         self._cursors: dict[int, Position] | None = None
@@ -97,7 +101,8 @@ class Drain:
     async def open(self, *, adopt: bool = False) -> None:
         """Make the tables if need be, and bind the store to these books; `look` does it if nobody did."""
         await asyncio.to_thread(self._database.migrate)
-        await self._stream.bind_books(await asyncio.to_thread(self._database.identity), adopt=adopt)
+        self._identity = await asyncio.to_thread(self._database.identity)
+        await self._stream.bind_books(self._identity, adopt=adopt)
         self._open = True
 
     async def run(self) -> None:
@@ -119,7 +124,8 @@ class Drain:
         waiting, _ = await self.look()
         if not waiting:
             return LOOK_EVERY_S
-        return 0.0 if waiting > self._hurry_rows else (time.monotonic() - began) * (1 / self._share - 1)
+        share = min(1.0, self._share + waiting / self._hurry_rows)
+        return (time.monotonic() - began) * (1 / share - 1)
 
     async def drain(self) -> int:
         """Move all that is there now; answers how many rows."""
@@ -138,6 +144,8 @@ class Drain:
         if cursors is None:
             cursors = self._cursors = await asyncio.to_thread(self._booking.positions)
         newest = await self._stream.newest(await self._known_shards())
+        if await self._stream.bound_books() != self._identity:  # emptied, or others have adopted its ledger meanwhile
+            await self._stream.bind_books(self._identity)
         fresh = {shard: at for shard, at in newest.items() if cursors.get(shard) != at}
         if not fresh:
             self._metrics.ledger_backlog_rows.set(0)

@@ -15,7 +15,7 @@ import structlog
 from limiter.domain.errors import Unavailable
 from limiter.domain.limits import LimitKind
 from limiter.domain.scopes import Scope
-from limiter.domain.verdicts import Denied, LimitStatus
+from limiter.domain.verdicts import DenialReason, Denied, LimitStatus
 from limiter.domain.windows import TOTAL_END
 from limiter.service.calls import Tags
 from limiter.store.port import Store
@@ -70,7 +70,8 @@ class Refusals:
             self._count(_Place(minute, key.organization, key.path, "", *names), {}, calls=1)
         for i, status in enumerate(denied.violations):
             ends_ms, told = _window(status)
-            place = _Place(minute, key.organization, status.scope.path, status.limit.id, *names, ends_ms)
+            own = _reason_at(denied.reason, status).name
+            place = _Place(minute, key.organization, status.scope.path, status.limit.id, own, *names[1:], ends_ms)
             self._count(place, told, calls=0 if i else 1)
 
     def _count(self, place: _Place, limit: dict[str, Any], *, count: int = 1, calls: int) -> None:
@@ -96,6 +97,23 @@ class Refusals:
                 _log.warning("refusals.kept", organization=organization, reason=str(error))
                 for place, counted in entries:
                     self._count(place, counted.limit, count=counted.count, calls=counted.calls)
+
+
+#: Why a limit refuses that is not the one that the answer gives as its reason.
+_REASONS = {
+    LimitKind.SPEND: DenialReason.SPEND_CEILING,
+    LimitKind.REQUESTS: DenialReason.REQUEST_RATE,
+    LimitKind.TOKENS: DenialReason.TOKEN_RATE,
+    LimitKind.CONCURRENCY: DenialReason.CONCURRENCY,
+}
+_OF_KIND = {DenialReason.SPEND_HELD: LimitKind.SPEND} | {reason: kind for kind, reason in _REASONS.items()}
+
+
+def _reason_at(reason: DenialReason, status: LimitStatus) -> DenialReason:
+    """Why this limit refused: the reason of the answer, if it is one of such a limit."""
+    kind = status.limit.kind
+    fits = _OF_KIND.get(reason, kind if kind in (LimitKind.REQUESTS, LimitKind.TOKENS) else None)
+    return reason if fits is kind else _REASONS[kind]
 
 
 def _window(status: LimitStatus) -> tuple[int, dict[str, Any]]:

@@ -84,12 +84,25 @@ def test_drift_is_shown_with_its_rows_ends_with_1_and_is_an_alert(
     assert output.row("price changed", "theirs is 1.1 of ours")[1:3] == ["+0.10", "1"]
     row = output.row("id-1", "bill.csv:3")
     assert row[2:4] == ["1.00", "1.10"]
-    assert row[4] == book.made[1].member
+    organization, _, number = book.made[1].member.partition("/")
+    assert row[4] == f"organizations/{organization}/reservations/{number}"
     assert output.row("calls that only the bill has", "id-4")[2] == "0.50"
     (alert,) = told(directory)
     assert alert.startswith("books.drift:openai:")
     limiter.run(*COMMAND, exit_code=1)
     assert told(directory) == [alert]
+
+
+def test_a_bill_of_another_name_is_told_what_the_books_call_it(
+    limiter: CommandLine, book: Ledger, directory: Path
+) -> None:
+    del book
+    bill(directory, ["1", "1", "1", "1"])
+    command = [word if word != "openai" else "gateway" for word in COMMAND]
+    said = limiter.run(*command, exit_code=1).err
+    assert "no call of gateway in this time, but of openai" in said
+    assert "--ours" in said
+    assert "--ours" not in limiter.run(*command, "--ours", "openai").err
 
 
 def test_a_tolerance_accepts_some_drift(limiter: CommandLine, book: Ledger, directory: Path) -> None:
@@ -158,7 +171,7 @@ def test_adjusting_shows_the_rows_and_asks_first(
     output = limiter.run(*ADJUST, stdin="n\n", exit_code=1)
     assert output.row("adjust", "1.10")[3:5] == ["1.00", "1.10"]
     assert output.row("charge ", "id-4", "0.00")[3:5] == ["0.00", "0.50"]
-    assert "1 corrections, +0.10 USD" in output.out
+    assert "1 correction, +0.10 USD" in output.out
     assert "nothing was written" in output.err
     assert service.asked == []
 
@@ -168,7 +181,7 @@ def test_adjusting_corrects_calls_and_charges_what_only_the_bill_has(
 ) -> None:
     bill(directory, ["1", "1.1", "1", "1", "0.5"])
     output = limiter.run(*ADJUST, stdin="y\n")
-    assert "1 calls corrected, 1 charges written; the books are 0.60 USD further" in output.err
+    assert "1 call corrected, 1 charge written; the books changed by +0.60 USD" in output.err
     adjusted = service.request("AdjustReservation")
     organization, _, reservation = book.made[1].member.partition("/")
     assert adjusted.reservation == f"organizations/{organization}/reservations/{reservation}"
@@ -188,7 +201,7 @@ def test_charges_without_a_key_are_left_out_and_drift_remains(
     del book
     bill(directory, ["1", "1", "1", "1", "0.5"])
     output = limiter.run(*COMMAND, "--adjust", "--yes", exit_code=1)
-    assert "1 charges left out: say with --charge-to" in output.err
+    assert "1 charge left out: say with --charge-to" in output.err
     assert service.asked == []
 
 

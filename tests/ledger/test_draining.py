@@ -269,7 +269,7 @@ async def test_a_store_that_was_flushed_begins_a_new_epoch_in_the_same_books(
 async def test_a_store_goes_into_one_set_of_books_only(
     limiter: Limiter, books: Database, tmp_path: Path, open_books: OpenBooks
 ) -> None:
-    await drain_of(limiter, books)
+    first = await drain_of(limiter, books)
     other = Drain(limiter.store, open_books(sqlite_url(tmp_path / "other.db")), Metrics())
     with pytest.raises(FailedPrecondition, match="other books"):
         await other.open()
@@ -277,6 +277,10 @@ async def test_a_store_goes_into_one_set_of_books_only(
     await other.open()
     with pytest.raises(FailedPrecondition):
         await drain_of(limiter, books)
+    await spend(limiter, 1)
+    with pytest.raises(FailedPrecondition):
+        await first.look()  # it ran all the while
+    assert await other.drain() == 1
 
 
 async def test_rows_that_somebody_else_deleted_are_told_as_a_gap(limiter: Limiter, books: Database) -> None:
