@@ -20,7 +20,7 @@ from limiter.store.scripts import library
 Client = Redis | RedisCluster
 
 #: A server may forget the library again before it is called.
-_LOADS_MAX: Final = 3
+_LOADS_MAX: Final = 8
 
 _NO_FUNCTION: Final = "Function not found"
 

@@ -82,7 +82,7 @@ async def _forget_scripts(city: City, walking: asyncio.Event) -> None:
     """As after a failover: the server knows no script, again and again."""
     while walking.is_set():
         await city.client.function_flush()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
 
 
 async def test_after_any_walk_the_ledger_adds_up_to_the_counters(city: City, seed: str) -> None:
