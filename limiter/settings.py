@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from limiter.domain.errors import InvalidArgument, LimiterError
-from limiter.ledger.database import check_url, shown_url, sqlite_url
+from limiter.ledger.database import books_in, check_url, shown_url
 from limiter.policy.mistakes import PolicyInvalid, shown
 from limiter.policy.yaml_text import read_yaml
 from limiter.rpc.engines import Engine
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
         """The URL of the books; None: there are none."""
         if self.books is not None:
             return self.books.get_secret_value()
-        return sqlite_url(self.data_dir / "books.db") if self.store is None else None
+        return books_in(self.data_dir) if self.store is None else None
 
     @property
     def http_address(self) -> tuple[str, int] | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from limiter.cli.options import ConfiguredDataDir, configured_books, in_place_of, own_options
-from limiter.ledger.database import Database
+from limiter.cli.options import ConfiguredDataDir, configured_data_dir, in_place_of, own_options, settings_of_file
+from limiter.ledger.database import Database, books_in
 
 _PANEL = "Where the books are"
 
@@ -25,6 +27,17 @@ _Books: TypeAlias = Annotated[
 ]
 
 
+def _configured(url: str | None, data_dir: Path | None) -> str:
+    """The URL of the books: as given, else as the sidecar's settings say."""
+    if url:
+        return url
+    if data_dir is None and os.environ.get("LIMITER_CONFIG"):
+        books: str | None = settings_of_file().books_url
+        if books is not None:
+            return books
+    return books_in(data_dir or configured_data_dir())
+
+
 def with_books(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options by which it finds the books, in place of its parameter `books: Database`.
 
@@ -32,7 +45,7 @@ def with_books(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     def books(*, books: _Books = None, data_dir: ConfiguredDataDir = None) -> Database:
-        database = Database(configured_books(books, data_dir), field="--books")
+        database = Database(_configured(books, data_dir), field="--books")
         database.check()
         return database
 

@@ -188,29 +188,19 @@ def _place(
 ) -> Place:
     timeout_s = timeout.total_seconds()
     if not address:
-        found = socket_of(data_dir or _configured(), socket)
+        found = socket_of(data_dir or configured_data_dir(), socket)
         return replace(found, token=token, timeout_s=timeout_s)
     files = TLS(ca=tls_ca, cert=tls_cert, key=tls_key, server_name=tls_server_name)
     return Place(address, token=token, tls=files if tls or files != TLS() else None, timeout_s=timeout_s)
 
 
-def configured_books(url: str | None, data_dir: Path | None) -> str:
-    """The URL of the books: as given, else as the sidecar's settings say."""
-    if url:
-        return url
-    if data_dir is None and os.environ.get("LIMITER_CONFIG"):
-        books: str | None = _settings().books_url
-        if books is not None:
-            return books
-    return f"sqlite:///{((data_dir or _configured()) / 'books.db').absolute()}"
-
-
-def _configured() -> Path:
+def configured_data_dir() -> Path:
     """The data directory where no option and no variable names one."""
     if not os.environ.get("LIMITER_CONFIG"):
         return Path("data")
-    return _settings().data_dir  # type: ignore[no-any-return]
+    return settings_of_file().data_dir  # type: ignore[no-any-return]
 
 
-def _settings() -> Any:  # noqa: ANN401 - imported where it is needed: most commands do without
+def settings_of_file() -> Any:  # noqa: ANN401 - imported where it is needed: most commands do without
+    """The sidecar's settings, by the file and the environment."""
     return importlib.import_module("limiter.settings").Settings.load()

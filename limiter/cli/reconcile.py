@@ -27,11 +27,12 @@ from limiter.cli.sidecar import Place
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import parse_usd
 from limiter.domain.scopes import Scope
+from limiter.ledger.alerting.alerts import tell
 from limiter.ledger.database import Database
 from limiter.ledger.reconciling.bills import Bill
 from limiter.ledger.reconciling.plan import CHARGE, Plan
 from limiter.ledger.reconciling.results import shown
-from limiter.ledger.reconciling.run import Reconciliation, tell
+from limiter.ledger.reconciling.run import Reconciliation
 from limiter.ledger.reports.questions import Question, grouping
 from limiter.ledger.reports.report import make_report
 

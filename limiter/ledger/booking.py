@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, and_, func, or_, select, tuple_, updat
 
 from limiter.domain.money import NANOUSD_PER_USD
 from limiter.domain.rows import SPENDING, Position, Row, RowKind
-from limiter.ledger.alerting.alerts import Alert, alerts_in
+from limiter.ledger.alerting.alerts import alerts_in
 from limiter.ledger.database import Database
 from limiter.ledger.entries import HOUR_MS, Earlier, Entry, entry_of
 from limiter.ledger.periods import month_of
@@ -150,11 +150,6 @@ class Booking:
             rows, *sums = connection.execute(select(func.count(), func.sum(usd), func.sum(rest)).where(*between)).one()
         whole, part = (int(total or 0) for total in sums)
         return int(rows), whole * NANOUSD_PER_USD + part
-
-    def tell(self, alert: Alert) -> None:
-        """Have people told something that is not in the rows."""
-        with self._database.write() as connection:
-            insert_new(connection, alerts, [alert.row()])
 
     def _write(self, connection: Connection, entries: Sequence[Entry]) -> set[int]:
         if not entries:

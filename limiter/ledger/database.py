@@ -43,6 +43,11 @@ def sqlite_url(file: Path) -> str:
     return f"sqlite:///{file.absolute()}"
 
 
+def books_in(data_dir: Path) -> str:
+    """The URL of the books of a data directory."""
+    return sqlite_url(data_dir / "books.db")
+
+
 class Database:
     """The books at a URL: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`.
 

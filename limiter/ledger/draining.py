@@ -16,7 +16,7 @@ import structlog
 
 from limiter.domain.errors import LimiterError
 from limiter.domain.rows import Position, Row
-from limiter.ledger.alerting.alerts import ROLLED_BACK, Alert, gap_alert
+from limiter.ledger.alerting.alerts import ROLLED_BACK, Alert, gap_alert, tell
 from limiter.ledger.booking import Booking, Page
 from limiter.ledger.database import Database
 from limiter.observability.metrics import Metrics
@@ -171,7 +171,7 @@ class Drain:
         booked = await asyncio.to_thread(self._booking.book, pages)
         for gap in booked.gaps:
             at_ms = pages[gap.shard].rows[-1].at_ms
-            await asyncio.to_thread(self._booking.tell, gap_alert(gap.shard, gap.after, gap.before, at_ms=at_ms))
+            await asyncio.to_thread(tell, self._database, gap_alert(gap.shard, gap.after, gap.before, at_ms=at_ms))
         self._metrics.booked_rows.inc(booked.rows)
         cursors.update(booked.positions)
         if len(booked.positions) < len(pages):
@@ -226,7 +226,7 @@ class Drain:
         subject = first.shard, first.epoch, first.seq
         data = dict(zip(("shard", "epoch", "seq"), subject, strict=True)) | {"rows": rows, "amount_nanousd": lost}
         alert = Alert.about(ROLLED_BACK, (*subject, first.at_ms), at_ms=first.at_ms, data=data)
-        await asyncio.to_thread(self._booking.tell, alert)  # before: who dies between tells it again, the same
+        await asyncio.to_thread(tell, self._database, alert)  # before: who dies between tells it again, the same
         raw = await self._stream.raw_row(first.shard, first.position)
         moved = await self._stream.rebase(first, raw, beyond=cursor.epoch)
         if moved:

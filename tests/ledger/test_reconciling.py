@@ -20,12 +20,13 @@ from sqlalchemy import select
 
 from limiter.domain.reservations import Basis, State
 from limiter.domain.rows import RowKind
+from limiter.ledger.alerting.alerts import tell
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database
 from limiter.ledger.reconciling.bills import Bill
 from limiter.ledger.reconciling.plan import Plan, Step
 from limiter.ledger.reconciling.results import Drift, Kind
-from limiter.ledger.reconciling.run import Reconciliation, drift_of, tell
+from limiter.ledger.reconciling.run import Reconciliation, drift_of
 from limiter.ledger.schema import alerts
 from tests.ledger.rows import HOUR, NOVEMBER, Ledger
 

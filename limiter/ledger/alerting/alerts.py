@@ -17,6 +17,7 @@ from limiter.domain.money import format_usd
 from limiter.domain.reservations import Basis
 from limiter.domain.rows import Position, RowKind
 from limiter.domain.windows import TOTAL_END
+from limiter.ledger.database import Database
 from limiter.ledger.entries import HOUR_MS, Entry
 from limiter.ledger.schema import alerts
 from limiter.ledger.texts import canonical
@@ -70,6 +71,12 @@ def instant(at_ms: int) -> str:
 def write_alert(connection: Connection, alert: Alert) -> None:
     """Write an alert, unless it is there."""
     insert_new(connection, alerts, [alert.row()])
+
+
+def tell(database: Database, alert: Alert) -> None:
+    """Write an alert into the books, from where it goes out; once, however often it is found."""
+    with database.write() as connection:
+        write_alert(connection, alert)
 
 
 def alerts_in(entry: Entry) -> Iterator[Alert]:

@@ -9,7 +9,6 @@ from typing import Final
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.reservations import Basis
-from limiter.ledger.alerting.alerts import Alert
 from limiter.ledger.database import Database
 from limiter.ledger.reconciling.bill import ALL, HOUR_MS, Gathered, Grid
 from limiter.ledger.reconciling.bills import Bill
@@ -24,9 +23,7 @@ from limiter.ledger.reconciling.books import (
 from limiter.ledger.reconciling.calls import SLACK_MS, Examples, calls, kind_of, match
 from limiter.ledger.reconciling.cells import Rates, Straddler, explain_model, rates_of
 from limiter.ledger.reconciling.results import Bucket, Cell, Drift, Example, Kind
-from limiter.ledger.schema import alerts
 from limiter.ledger.texts import read_texts
-from limiter.ledger.upserts import insert_new
 
 _EXAMPLES_MAX: Final = 10
 #: Straddlers kept of one edge; no two providers' clocks are so far apart that more matter.
@@ -176,12 +173,6 @@ def drift_of(books: Database, bill: Bill, *, from_ms: int | None = None, to_ms: 
     run = Reconciliation(books, bill, from_ms=from_ms, to_ms=to_ms)
     run.close()
     return run.drift
-
-
-def tell(books: Database, alert: Alert) -> None:
-    """Write an alert into the books, from where it goes out; once, however often it is found."""
-    with books.write() as connection:
-        insert_new(connection, alerts, [alert.row()])
 
 
 def _add(cell: Cell, part: Part) -> None:
