@@ -68,8 +68,9 @@ class Sidecar:
         return until(lambda: self.events(name), what=f"{name} in the log")[0]
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        for line in self.log.read_text(errors="replace").splitlines():
-            if line.startswith("{"):
+        """Lines that are whole: a line that is being written can be read up to the end of a page of the file."""
+        for line in self.log.read_text(errors="replace").splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n"):
                 yield json.loads(line)
 
     def http(self, path: str) -> str:
