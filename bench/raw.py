@@ -20,7 +20,6 @@ from zoneinfo import ZoneInfo
 
 import hiredis
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 
 from bench import calls
 from bench.machine import cpu_s, started_on
@@ -30,6 +29,7 @@ from limiter.domain.scopes import Scope
 from limiter.domain.windows import window_bounds
 from limiter.store import encoding, keys
 from limiter.store.cargo import Cargo
+from limiter.store.connection import connect
 from limiter.store.port import EndCall, HoldCall, Plan, PlanLimit, PlanScope
 from limiter.store.redis_store import RedisStore
 from limiter.store.scripts import library
@@ -106,7 +106,7 @@ async def _plan(store: RedisStore, number: int, now_ms: int) -> Plan:
 
 
 async def _plans(store_socket: str, organizations: int) -> list[Plan]:
-    store = RedisStore(AsyncRedis(unix_socket_path=store_socket, protocol=2))
+    store = RedisStore(await connect(f"unix://{store_socket}"))
     try:
         now_ms = await store.time_ms()
         return [await _plan(store, number, now_ms) for number in range(organizations)]

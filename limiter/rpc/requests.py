@@ -208,17 +208,21 @@ def _units(units: Mapping[str, int], *, field: str) -> dict[str, int]:
 def _tags(tags: Collection[pb.Tag]) -> Tags:
     if len(tags) > words.TAGS_MAX:
         raise InvalidArgument("tags", len(tags), f"use at most {words.TAGS_MAX} tags")
-    return tuple(_tag(tag.name, tag.value) for tag in tags)
+    checked = []
+    for tag in tags:
+        value = tag.value
+        if not value or len(value) > words.TAG_VALUE_MAX or not value.isprintable():
+            raise InvalidArgument("tags.value", value, f"use 1 to {words.TAG_VALUE_MAX} printable characters")
+        checked.append((_tag_name(tag.name), value))
+    return tuple(checked)
 
 
-@lru_cache(maxsize=8192)
-def _tag(name: str, value: str) -> tuple[str, str]:
-    """Check one tag; the same few come with most calls."""
+@lru_cache(maxsize=1024)
+def _tag_name(name: str) -> str:
+    """Check the name of a tag; the same few come with every call."""
     if words.TAG_NAME.fullmatch(name) is None:
         raise InvalidArgument("tags.name", name, f"use 1 to {words.TAG_NAME_MAX} of A-Z a-z 0-9 _ . -")
-    if not value or len(value) > words.TAG_VALUE_MAX or not value.isprintable():
-        raise InvalidArgument("tags.value", value, f"use 1 to {words.TAG_VALUE_MAX} printable characters")
-    return name, value
+    return name
 
 
 def _ttl_ms(ttl: Duration, *, field: str) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from limiter.store import encoding, keys
+from limiter.domain.reservations import ReservationName
+from limiter.store import encoding
+from limiter.store.keys import Home, home, shard_keys
 from limiter.store.port import Plan
 
 _HEADING = struct.Struct("<HHHQ")
@@ -16,6 +18,7 @@ class Cargo:
     def __init__(self, extra: int) -> None:
         self._extra = extra
         self._organizations: dict[str, int] = {}
+        self._homes: list[Home] = []
         self._plans: dict[int, int] = {}
         self._plan_organizations: list[int] = []
         self.plan_blobs: list[bytes] = []
@@ -23,7 +26,15 @@ class Cargo:
 
     def organization_index(self, organization: str) -> int:
         """Where an organization stands; added if it is new."""
-        return self._organizations.setdefault(organization, len(self._organizations))
+        index = self._organizations.get(organization)
+        if index is None:
+            index = self._organizations[organization] = len(self._homes)
+            self._homes.append(home(organization))
+        return index
+
+    def add_hold(self, name: ReservationName) -> None:
+        """Add the record of a hold, whose organization has been added."""
+        self.holds.append(self._homes[self._organizations[name.organization]].hold_prefix + name.id)
 
     def plan_index(self, plan: Plan) -> int:
         """Where a plan stands; added if it is new."""
@@ -37,11 +48,10 @@ class Cargo:
     def label(self) -> tuple[list[str], bytes, bytes]:
         """KEYS, heading and placing."""
         shards: dict[int, int] = {}
-        homes = [keys.home(organization) for organization in self._organizations]
-        placing = [shards.setdefault(home.shard, len(shards)) for home in homes]
-        names = [name for shard in shards for name in keys.shard_keys(shard)]
-        names += [home.key for home in homes]
+        placing = [shards.setdefault(home.shard, len(shards)) for home in self._homes]
+        names = [name for shard in shards for name in shard_keys(shard)]
+        names += [home.key for home in self._homes]
         names += self.holds
-        heading = _HEADING.pack(len(shards), len(self._organizations), len(self.holds), self._extra)
+        heading = _HEADING.pack(len(shards), len(self._homes), len(self.holds), self._extra)
         placing += self._plan_organizations
         return names, heading, struct.pack(f"<{len(placing)}H", *placing)

@@ -23,7 +23,6 @@ from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import (
-    AbstractConnection,
     Connection,
     ConnectionPool,
     SSLConnection,
@@ -42,6 +41,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from limiter.domain.errors import Unavailable
 from limiter.store.address import Address, mask, parse_address
 from limiter.store.diagnosis import STORE_ERRORS, Server, StoreUnsuitable, Trouble, check_server, describe, diagnose
+from limiter.store.lanes import Line
 
 __all__ = [
     "STORE_ERRORS",
@@ -55,6 +55,7 @@ __all__ = [
     "diagnose",
     "mask",
     "no_retry",
+    "open_client",
 ]
 
 #: How a client of the store is seen by the rest of this layer.
@@ -67,6 +68,13 @@ COMMAND_RETRIES: Final = 0
 CONNECT_RETRIES: Final = 4
 PAUSE_BASE_S: Final = 0.01  # the n-th pause is this × 2ⁿ
 
+#: How long a server may take for a command, and for a connection.
+TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 2.0
+
+#: Connections to one server.
+CONNECTIONS_MAX: Final = 128
+
 #: A connection unused for so long is probed before a command is entrusted to it.
 HEALTH_CHECK_S: Final = 30
 
@@ -76,42 +84,43 @@ def no_retry() -> Retry:
     return Retry(NoBackoff(), COMMAND_RETRIES)
 
 
-async def connect(
-    url: str,
-    *,
-    socket_timeout_s: float = 5.0,
-    connect_timeout_s: float = 2.0,
-    max_connections: int = 128,
-) -> Client:
-    """Open a client and make sure that the server answers; the caller closes it with ``aclose()``.
+async def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
+    """Open a client and make sure that the server answers; see :func:`open_client`.
 
-    Replies are bytes. Commands are sent once: an error or a timeout may mean that the command was
-    executed. Only connecting is tried again (not on a Cluster, where the next command asks anew
-    which node to use). `max_connections` is per node. Raises InvalidArgument for a malformed URL
-    and Unavailable, saying why, if the store cannot be reached.
+    Raises InvalidArgument for a malformed URL and Unavailable, saying why, if the store cannot be reached.
+    """
+    client = open_client(url, timeout_s=timeout_s)
+    try:
+        await client.ping()
+    except STORE_ERRORS as error:
+        await client.aclose()
+        raise Unavailable(f"{describe(error)} (store {parse_address(url)})") from error
+    except BaseException:
+        await client.aclose()
+        raise
+    return client
+
+
+def open_client(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
+    """Make a client, which connects at its first command; the caller closes it with ``aclose()``.
+
+    Replies are bytes. Commands are sent once: an error or a timeout may mean that the command was executed. Only
+    connecting is tried again (not on a Cluster, where the next command asks anew which node to use). A command may
+    take `timeout_s`, and a connection at most 2 seconds. Raises InvalidArgument for a malformed URL.
     """
     address = parse_address(url)
     options: dict[str, Any] = {
         **address.login,
-        "socket_timeout": socket_timeout_s,
-        "socket_connect_timeout": connect_timeout_s,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": min(timeout_s, CONNECT_TIMEOUT_S),
         "health_check_interval": HEALTH_CHECK_S,
-        "max_connections": max_connections,
+        "max_connections": CONNECTIONS_MAX,
         "client_name": "limiter",
         "protocol": 2,  # flat replies, and no negotiation of push messages that nobody reads
         "decode_responses": False,
         "retry": no_retry(),
     }
-    client = _client(address, options)
-    try:
-        await client.ping()
-    except STORE_ERRORS as error:
-        await client.aclose()
-        raise Unavailable(f"{describe(error)} (store {address})") from error
-    except BaseException:
-        await client.aclose()
-        raise
-    return client
+    return _client(address, options)
 
 
 def _client(address: Address, options: dict[str, Any]) -> Client:
@@ -167,7 +176,7 @@ class _ClusterClient(RedisCluster):
             await self.nodes_manager.aclose(nodes)
 
 
-class _PatientConnect(AbstractConnection):
+class _PatientConnect(Line):
     """Tries a refused connection again, which no command has used yet."""
 
     async def connect(self) -> None:
@@ -195,9 +204,20 @@ class _UnixConnection(_PatientConnect, UnixDomainSocketConnection):
     pass
 
 
-class _SentinelConnection(_PatientConnect, SentinelManagedConnection):
+class _PrimaryConnection(_PatientConnect):
+    """A connection to a primary, of which a Sentinel may make a replica at any time."""
+
+    async def exchange(self, command: bytes) -> Any:  # noqa: ANN401 - whatever the server replies
+        """As a Line does; a primary that has become a replica is lost, and the next connection asks the Sentinels."""
+        try:
+            return await super().exchange(command)
+        except exceptions.ReadOnlyError as error:
+            raise exceptions.ConnectionError("the primary has become a replica") from error
+
+
+class _SentinelConnection(_PrimaryConnection, SentinelManagedConnection):
     pass
 
 
-class _SentinelTlsConnection(_PatientConnect, SentinelManagedSSLConnection):
+class _SentinelTlsConnection(_PrimaryConnection, SentinelManagedSSLConnection):
     pass

@@ -80,7 +80,7 @@ def _command(timed: TimedCall) -> tuple[Any, ...]:
         cargo.plan_index(call)
         items = []
     if not isinstance(call, Plan):
-        cargo.holds = [keys.hold_key(call.name)]
+        cargo.add_hold(call.name)
     names, heading, placing = cargo.label()
     arguments = (str(timed.at_ms), heading, placing, *cargo.plan_blobs, *items)
     return ("FCALL", library().functions[timed.verb], len(names), *names, *arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from limiter.domain.scopes import Scope
@@ -97,46 +97,54 @@ class RedisStore(Registry, Records, Ledgers):
         found = [replies.inspect_reply(int(reply[0]), raw) for raw in reply[1:]]
         return [found[place] for place in places]
 
-    async def _send_reserves(self, calls: Sequence[HoldCall]) -> Sequence[HoldReply]:
+    def _send_reserves(self, calls: Sequence[HoldCall]) -> Awaitable[Sequence[HoldReply]]:
         def load(cargo: Cargo, call: HoldCall) -> bytes:
             return encoding.hold_blob(call, cargo.plan_index(call.plan))
 
-        return await self._send("reserve", calls, load, replies.hold_reply)
+        return self._send("reserve", calls, load, replies.hold_reply)
 
-    async def _send_settles(self, calls: Sequence[EndCall]) -> Sequence[EndReply]:
+    def _send_settles(self, calls: Sequence[EndCall]) -> Awaitable[Sequence[EndReply]]:
         def load(cargo: Cargo, call: EndCall) -> bytes:
             return encoding.settle_blob(call, cargo.organization_index(call.name.organization))
 
-        return await self._send("settle", calls, load, replies.end_reply)
+        return self._send("settle", calls, load, replies.end_reply)
 
-    async def _send_releases(self, calls: Sequence[EndCall]) -> Sequence[EndReply]:
+    def _send_releases(self, calls: Sequence[EndCall]) -> Awaitable[Sequence[EndReply]]:
         def load(cargo: Cargo, call: EndCall) -> bytes:
             return encoding.release_blob(call, cargo.organization_index(call.name.organization))
 
-        return await self._send("release", calls, load, replies.end_reply)
+        return self._send("release", calls, load, replies.end_reply)
 
-    async def _send_extends(self, calls: Sequence[ExtendCall]) -> Sequence[ExtendReply]:
+    def _send_extends(self, calls: Sequence[ExtendCall]) -> Awaitable[Sequence[ExtendReply]]:
         def load(cargo: Cargo, call: ExtendCall) -> bytes:
             return struct.pack("<HQ", cargo.organization_index(call.name.organization), call.ttl_ms)
 
-        return await self._send("extend", calls, load, replies.extend_reply)
+        return self._send("extend", calls, load, replies.extend_reply)
 
-    async def _send_charges(self, calls: Sequence[ChargeCall]) -> Sequence[ChargeReply]:
+    def _send_charges(self, calls: Sequence[ChargeCall]) -> Awaitable[Sequence[ChargeReply]]:
         def load(cargo: Cargo, call: ChargeCall) -> bytes:
             return encoding.charge_blob(call, cargo.plan_index(call.plan))
 
-        return await self._send("charge", calls, load, replies.charge_reply)
+        return self._send("charge", calls, load, replies.charge_reply)
 
-    async def _send(
+    def _send(
+        self,
+        verb: str,
+        calls: Sequence[C],
+        load: Callable[[Cargo, C], bytes],
+        decode: Callable[[int, bytes], R],
+    ) -> Awaitable[Sequence[R]]:
+        """Send a batch: in one script call on one node, in one per shard on a cluster."""
+        send = self._send_by_shard if self._cluster else self._send_together
+        return send(verb, calls, load, decode)
+
+    async def _send_by_shard(
         self,
         verb: str,
         calls: Sequence[C],
         load: Callable[[Cargo, C], bytes],
         decode: Callable[[int, bytes], R],
     ) -> Sequence[R]:
-        """Send a batch: in one script call on one node, in one per shard on a cluster."""
-        if not self._cluster:
-            return await self._send_together(verb, calls, load, decode)
         by_shard: dict[int, list[int]] = {}
         for position, call in enumerate(calls):
             by_shard.setdefault(keys.shard_of(call.name.organization), []).append(position)
@@ -163,7 +171,8 @@ class RedisStore(Registry, Records, Ledgers):
     ) -> list[R]:
         cargo = Cargo(self._max_backlog)
         items = [load(cargo, call) for call in calls]
-        cargo.holds = [keys.hold_key(call.name) for call in calls]
+        for call in calls:
+            cargo.add_hold(call.name)
         reply = await self._run(verb, cargo, [*cargo.plan_blobs, *items], len(calls))
         now_ms = int(reply[0])
         return [decode(now_ms, raw) for raw in reply[1:]]
@@ -178,7 +187,8 @@ class RedisStore(Registry, Records, Ledgers):
             names = [keys.name_of_member(member.decode()) for member in members]
             cargo = Cargo(0)
             items = [struct.pack("<HQ", cargo.organization_index(name.organization), retention_ms) for name in names]
-            cargo.holds = [keys.hold_key(name) for name in names]
+            for name in names:
+                cargo.add_hold(name)
             reply = await self._run("expire", cargo, items, len(items))
             ended += [replies.end_reply(int(reply[0]), raw) for raw in reply[1:]]
         return ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -102,12 +102,12 @@ class Wire:
             loading.add_done_callback(loaded)
         await asyncio.shield(loading)
 
-    async def _call(self, key: str, *command: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
+    def _call(self, key: str, *command: Any) -> Coroutine[Any, Any, Any]:  # noqa: ANN401 - whatever a command takes
         """Send a command once, to the server that has `key`."""
         if isinstance(self._client, RedisCluster):
             # Without a node, redis-py would ask the server which of the words are keys, for each call.
-            return await self._client.execute_command(*command, target_nodes=self._client.get_node_from_key(key))
-        return await self._lanes.call(*command)
+            return self._client.execute_command(*command, target_nodes=self._client.get_node_from_key(key))
+        return self._lanes.call(*command)
 
     async def _command(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever a command takes and answers
         try:

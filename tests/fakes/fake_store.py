@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from fakeredis import FakeAsyncRedis, FakeServer
+from fakeredis import FakeAsyncRedis, FakeAsyncRedisConnection, FakeServer
 from fakeredis.commands_mixins import _lua_functions, scripting_mixin
 
 from tests.fakes import lua_struct
@@ -33,6 +33,14 @@ vars(_lua_functions)["_ALLOWED_GLOBALS"] += ("struct",)
 vars(scripting_mixin)["FunctionsEngine"] = _Engine
 
 
+class _FakeLine(FakeAsyncRedisConnection):
+    """A connection as Lanes take it, without a socket under it."""
+
+    async def exchange(self, command: bytes) -> Any:  # noqa: ANN401 - whatever the server replies
+        await self.send_packed_command(command, check_health=False)
+        return await self.read_response()
+
+
 def fake_client(server: FakeServer | None = None) -> FakeAsyncRedis:
     """Open a client of a fake store, a new one by default."""
-    return FakeAsyncRedis(server=server or FakeServer(), protocol=2)
+    return FakeAsyncRedis(server=server or FakeServer(), protocol=2, connection_class=_FakeLine)

@@ -10,7 +10,7 @@ import redis
 from fakeredis import FakeServer
 from redis.asyncio import Redis
 
-from limiter.store.connection import no_retry
+from limiter.store import connection
 from limiter.store.redis_store import RedisStore
 from tests.fakes.fake_store import fake_client
 
@@ -34,8 +34,10 @@ class StoreClock:
 
 
 def valkey_client(url: str) -> Redis:
-    """Open a client that sends each command once."""
-    return Redis.from_url(url, protocol=2, retry=no_retry())
+    """Open a client as a sidecar does."""
+    client = connection.open_client(url)
+    assert isinstance(client, Redis)
+    return client
 
 
 @pytest.fixture

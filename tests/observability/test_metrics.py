@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, values
+from prometheus_client import CollectorRegistry, Counter, Histogram, values
 from prometheus_client.parser import text_string_to_metric_families
 
 from limiter.domain.verdicts import DenialReason
-from limiter.observability.metrics import CHILDREN_MAX, Family, Metrics, forget_worker, share_among_workers
+from limiter.observability.metrics import CHILDREN_MAX, SECONDS, Family, Metrics, forget_worker, share_among_workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +67,19 @@ def test_what_is_observed_is_rendered() -> None:
     assert counted["limiter_store_batch_size_sum{script=reserve}"] == 3
     assert counted["limiter_overage_nanousd_total{}"] == 1_500_000_000
     assert counted["limiter_holds_open{}"] == 7
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 50e-6, 51e-6, 10.0, 10.1, float("inf")])
+def test_a_value_is_counted_where_the_library_counts_it(value: float) -> None:
+    registry, metrics = CollectorRegistry(), Metrics()
+    Histogram("limiter_call_seconds", "", ("method", "code"), registry=registry, buckets=SECONDS).labels(
+        "Reserve", "OK"
+    ).observe(value)
+    metrics.call_seconds["Reserve", "OK"].observe(value)
+    counted = samples(metrics)
+    for sample in next(iter(registry.collect())).samples:
+        labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+        assert counted[f"{sample.name}{{{labels}}}"] == sample.value
 
 
 def test_the_process_itself_is_measured_too() -> None:

@@ -32,6 +32,12 @@ def test_reservation_ids_stay_the_same_while_a_version_is_added() -> None:
     assert before.reservation_id(KEY, "r") == after.reservation_id(KEY, "r")
 
 
+@pytest.mark.parametrize("pepper", [FIRST, b"p" * 64, b"longer than a block of SHA-256 is, " * 2])
+def test_a_reservation_id_is_half_an_hmac_sha256(pepper: bytes) -> None:
+    expected = hmac.new(pepper, b"reservation\0acme/search/bot\0r", hashlib.sha256).digest()[:16]
+    assert Pepper({"1": pepper}).reservation_id(KEY, "r") == expected.hex()
+
+
 def test_reservation_ids_differ_by_key_request_and_pepper() -> None:
     pepper = Pepper({"1": FIRST})
     ids = {

@@ -209,7 +209,7 @@ async def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
 
     async with await asyncio.start_unix_server(say_nothing, tmp_path / "s"):
         with pytest.raises(Unavailable, match="in time"):
-            await connect(f"unix://{tmp_path}/s", socket_timeout_s=0.05, connect_timeout_s=0.05)
+            await connect(f"unix://{tmp_path}/s", timeout_s=0.05)
 
 
 async def test_a_command_that_was_sent_is_never_sent_again(tmp_path: Path) -> None:
