@@ -29,8 +29,9 @@ from limiter.store.redis_store import RedisStore
 SHARE: Final = 0.05
 #: Rows per transaction there: the shorter its turns, the less calls wait for each.
 _ROWS_AT_ONCE: Final = 200
-#: How long a thread that waits may be kept from running; the interpreter's 5 ms are long for a call.
-_SWITCH_S: Final = 0.001
+#: How long a thread that waits may be kept from running; the interpreter's 5 ms are long for a call, which may wait
+#: many times.
+_SWITCH_S: Final = 0.0002
 #: How long the end waits for rows that were written last.
 _LAST_S: Final = 5.0
 

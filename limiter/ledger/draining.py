@@ -8,8 +8,12 @@ has been committed, and forgets rows only behind that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final, Protocol
 
 import structlog
@@ -28,6 +32,12 @@ LOOK_EVERY_S: Final = 0.5
 ORGANIZATIONS_EVERY_S: Final = 5.0
 #: Rows compared at a time to find where a store went back to.
 _COMPARED_AT_ONCE: Final = 500
+
+#: The share of the time from which on rows wait for so long that the drain is not to wait for calls.
+_HURRY_SHARE: Final = 0.15
+#: How nice the thread is that writes beside calls: the interpreter is handed to who is awake, and that is not a call
+#: that was just woken on the same core.
+_NICE: Final = 10
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +80,7 @@ class Drain:
     """One drain; any number may run on the same store and books, in any processes.
 
     `share` is the part of the time that it works while no rows wait, so that others can have the processor; it takes
-    more the more rows wait, and all of it once `hurry_rows` do.
+    more the more rows wait, and all of it once `hurry_rows` do. With a small share its thread is nice, too.
     """
 
     def __init__(
@@ -90,6 +100,9 @@ class Drain:
         self._share = share
         self._hurry_rows = hurry_rows
         self._rows_at_once = rows_at_once
+        self._background = ThreadPoolExecutor(1, "limiter-books", initializer=_step_back)
+        #: Where pages are written; None: where everything else is done that takes long.
+        self._writers: Executor | None = None
         self._open = False
         self._identity = ""
         self._shards: tuple[int, ...] = ()
@@ -125,6 +138,7 @@ class Drain:
         if not waiting:
             return LOOK_EVERY_S
         share = min(1.0, self._share + waiting / self._hurry_rows)
+        self._writers = self._background if share < _HURRY_SHARE else None
         return (time.monotonic() - began) * (1 / share - 1)
 
     async def drain(self) -> int:
@@ -168,7 +182,7 @@ class Drain:
         return waiting if pages else 0, sum(len(page.rows) for page in pages.values())
 
     async def _write(self, pages: dict[int, Page], cursors: dict[int, Position]) -> None:
-        booked = await asyncio.to_thread(self._booking.book, pages)
+        booked = await asyncio.get_running_loop().run_in_executor(self._writers, self._booking.book, pages)
         for gap in booked.gaps:
             at_ms = pages[gap.shard].rows[-1].at_ms
             await asyncio.to_thread(tell, self._database, gap_alert(gap.shard, gap.after, gap.before, at_ms=at_ms))
@@ -232,6 +246,12 @@ class Drain:
         if moved:
             self._behind.discard(first.shard)
             _log.error("drain.store_went_back", shard=first.shard, first=tuple(first.position), moved=moved, lost=lost)
+
+
+def _step_back() -> None:
+    """Lower the priority of this thread (Linux; elsewhere nothing)."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _distance(cursor: Position | None, newest: Position) -> int:
