@@ -17,6 +17,8 @@ import base64
 import binascii
 import ipaddress
 import os
+import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -26,11 +28,12 @@ import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationError
 
 from limiter.domain.errors import InvalidArgument, LimiterError
+from limiter.domain.mistakes import Mistake, Place, mistaken, mistakes_in, path, refuse
 from limiter.domain.scopes import ID_PATTERN, ID_RULE
 from limiter.ledger.alerting.endpoints import TIMEOUT_S, BodyFormat, Endpoint
 from limiter.ledger.alerting.queue import LOG
 from limiter.policy.fields import choice
-from limiter.policy.mistakes import Mistake, Place, PolicyInvalid, mistaken, mistakes_in, path, refuse
+from limiter.policy.mistakes import PolicyInvalid
 from limiter.policy.part import Part
 from limiter.policy.yaml_text import read_yaml
 
@@ -38,6 +41,10 @@ from limiter.policy.yaml_text import read_yaml
 _SECRET_BYTES: Final = range(24, 65)
 _TIMEOUTS_S: Final = range(1, 61)
 _FILE_MAX_BYTES: Final = 16_384
+_CA_MAX_BYTES: Final = 1_048_576
+
+#: A certificate in a file that may have more: comments in any language, a key.
+_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\n?", re.ASCII)
 
 _log = structlog.get_logger(__name__)
 
@@ -93,6 +100,18 @@ def _secret(value: str) -> str:
     return value
 
 
+def _authorities(value: str) -> str:
+    """Keep the certificates of a PEM file; what else stands there is left out."""
+    found = "".join(_CERTIFICATE.findall(value))
+    if not found or len(value) >= _CA_MAX_BYTES:
+        raise mistaken("this is no list of certificates; name a PEM file of less than 1 MiB with those of authorities")
+    try:
+        ssl.create_default_context(cadata=found)
+    except ssl.SSLError as error:
+        raise mistaken(f"a certificate cannot be read ({error.reason or 'it is damaged'})") from None
+    return found
+
+
 def _seconds(value: object) -> int:
     if type(value) is not int or value not in _TIMEOUTS_S:
         raise refuse(value, f"write whole seconds from {_TIMEOUTS_S[0]} to {_TIMEOUTS_S[-1]}")
@@ -134,6 +153,8 @@ class EndpointPart(Part):
     )
     timeout_s: Annotated[int, PlainValidator(_seconds)] = TIMEOUT_S
     """How long it may take to answer."""
+    ca_file: Path | None = None
+    """A file with the certificates (PEM) of the authorities that it is trusted by, instead of this machine's."""
 
     @classmethod
     def together(cls, data: dict[str, Any]) -> Iterator[tuple[Place, str]]:
@@ -203,19 +224,22 @@ def _endpoint(part: EndpointPart, place: Place, environment: Mapping[str, str], 
         mistakes.append(Mistake(path((*place, name)), reason))
         return ()
 
-    url, secrets = part.url or "", part.secret or ()
+    url, secrets, ca = part.url or "", part.secret or (), ""
     if (variable := part.url_env) is not None:
         url = "".join(fetch("url_env", lambda: environment[variable], _url, many=False))
     if (named := part.secret_env) is not None:
         secrets = fetch("secret_env", lambda: environment[named], _secret, many=True)
     if (secret_file := part.secret_file) is not None:
-        secrets = fetch("secret_file", lambda: _beginning(secret_file), _secret, many=True)
-    return Endpoint(part.name, url, secrets, part.events, part.organizations, part.format, part.timeout_s)
+        secrets = fetch("secret_file", lambda: _beginning(secret_file).decode("ascii"), _secret, many=True)
+    if (ca_file := part.ca_file) is not None:
+        found = fetch("ca_file", lambda: _beginning(ca_file, _CA_MAX_BYTES).decode("latin-1"), _authorities, many=False)
+        ca = "".join(found)
+    return Endpoint(part.name, url, secrets, part.events, part.organizations, part.format, part.timeout_s, ca)
 
 
-def _beginning(file: Path) -> str:
+def _beginning(file: Path, most: int = _FILE_MAX_BYTES) -> bytes:
     with file.open("rb") as opened:
-        return opened.read(_FILE_MAX_BYTES).decode("ascii")
+        return opened.read(most)
 
 
 class ChangedFile:

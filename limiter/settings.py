@@ -18,8 +18,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from limiter.domain.errors import InvalidArgument, LimiterError
+from limiter.domain.mistakes import shown
 from limiter.ledger.database import books_in, check_url, shown_url
-from limiter.policy.mistakes import PolicyInvalid, shown
+from limiter.policy.mistakes import PolicyInvalid
 from limiter.policy.yaml_text import read_yaml
 from limiter.rpc.engines import Engine
 from limiter.rpc.listeners import Listener, TlsFiles, parse_listener

@@ -139,7 +139,7 @@ def _step(row: Any) -> str:  # noqa: ANN401 - a row of `deliveries`
     """What became of an alert at one endpoint, for people."""
     text = f"{row.endpoint}: {row.outcome}"
     if row.done_ms is None and row.attempts:
-        text += f" (attempt {row.attempts}, next {_when(row.next_ms)})"
+        text += f" (attempt {row.attempts}, next {instant(row.next_ms)})"
     return text
 
 

@@ -65,13 +65,13 @@ def past(text: str) -> datetime:
     return read
 
 
-def tags(texts: list[str]) -> dict[str, list[str]]:
+def tags(texts: list[str], *, option: str = "--tag") -> dict[str, list[str]]:
     """Read NAME:VALUE, each any number of times."""
     found: dict[str, list[str]] = {}
     for text in texts:
         name, colon, value = text.partition(":")
         if not (name and colon and value):
-            raise InvalidArgument("--tag", text, "write NAME:VALUE, such as customer:acme")
+            raise InvalidArgument(option, text, "write NAME:VALUE, such as customer:acme")
         found.setdefault(name, []).append(value)
     return found
 

@@ -20,7 +20,7 @@ from limiter.cli.lazy import example
 from limiter.cli.output import facts, table, write
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.database import Database
-from limiter.ledger.invoicing.invoices import Invoices
+from limiter.ledger.invoicing.invoices import Draft, Invoices
 from limiter.ledger.invoicing.months import Month
 from limiter.ledger.invoicing.pages import amount, lines_of_csv, page
 from limiter.ledger.invoicing.plans import Plans, read_plans
@@ -60,6 +60,10 @@ def invoice(
     plan: Annotated[
         Path, typer.Option(metavar="FILE", help="The plans in YAML; - is the standard input.", show_default=False)
     ],
+    organization: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose customer it is; only its calls count.", show_default="as in the plan"),
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="Show what the invoice would say now; nothing is issued.")
     ] = False,
@@ -72,16 +76,16 @@ def invoice(
     Issued again, it is the same document to the byte, whatever has changed since: rows that came later, and
     corrections, are lines of the customer's next invoice. A month that is not over has a preview only.
     """
-    terms = plans(plan).for_customer(customer)
+    terms = plans(plan).for_customer(customer, organization)
     asked = Month.parse(month, terms.timezone, field="--month")
     if preview:
         draft = Invoices(books).preview(terms, asked)
-        _warn(draft.newest_ms, asked)
+        _warn(draft, asked)
         hand_over(draft.paper, output, target)
         return
     issued = Invoices(books).issue(terms, asked, now_ms=int(time.time() * 1000))
-    if issued.is_new:
-        _warn(issued.newest_ms, asked)
+    if issued.draft is not None:
+        _warn(issued.draft, asked)
         say(f"issued {issued.invoice.number}")
     elif issued.same_terms:
         say(f"{issued.invoice.number} was issued before; this is the same document")
@@ -120,6 +124,7 @@ def show(document: Mapping[str, Any]) -> None:
             [
                 ("invoice", document["number"] or "draft: it has no number, and may still change"),
                 ("issued", document["issued_on"] or ""),
+                *([("organization", document["organization"])] if document["organization"] else []),
                 ("month", f"{document['month']} ({document['timezone']})"),
                 *((name, ", ".join(text.splitlines())) for name, text in parties),
             ]
@@ -160,10 +165,15 @@ def _save(document: Mapping[str, Any], form: Form, target: Path) -> None:
         raise InvalidArgument("--output", str(target), f"name a file that can be written ({error.strerror})") from None
 
 
-def _warn(newest_ms: int, month: Month) -> None:
-    """Say so where rows of the month may not be in the books yet."""
-    if not newest_ms:
+def _warn(draft: Draft, month: Month) -> None:
+    """Say so where rows of the month may not be in the books yet, and where customers may be two of one name."""
+    if len(draft.organizations) > 1:
+        say(
+            f"the calls of organizations {', '.join(draft.organizations)} are billed together; if"
+            f" {draft.paper['customer']} is another customer in each, name one with --organization"
+        )
+    if not draft.newest_ms:
         say("the books have no rows yet; rows may still be coming")
-    elif newest_ms < month.until_ms:
-        newest = datetime.fromtimestamp(newest_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    elif draft.newest_ms < month.until_ms:
+        newest = datetime.fromtimestamp(draft.newest_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         say(f"the newest row in the books is of {newest}, before the month's end: rows may still be coming")

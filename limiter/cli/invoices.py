@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -29,18 +30,21 @@ _Number: TypeAlias = Annotated[
 def list_(
     *,
     customer: Annotated[str | None, typer.Option(metavar="NAME", help="Only this customer's.")] = None,
+    organization: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only those of this organization alone.")
+    ] = None,
     month: Annotated[str | None, typer.Option(metavar="MONTH", help="Only of this month.")] = None,
     output: Output = Format.TABLE,
     books: Database,
 ) -> None:
     """List the issued invoices."""
-    found = [one.paper for one in Invoices(books).all(customer=customer, month=month)]
-    names = ("number", "issued_on", "customer", "month", "total_nanousd", "total_usd")
+    found = [one.paper for one in Invoices(books).all(customer=customer, organization=organization, month=month)]
+    names = ("number", "issued_on", "customer", "organization", "month", "total_nanousd", "total_usd")
     if output is Format.JSON:
         write_json([{name: paper[name] for name in names} for paper in found])
     elif found:
-        rows = [[*(paper[name] for name in names[:4]), amount(paper["total_usd"])] for paper in found]
-        write(table(("number", "issued", "customer", "month", "total USD>"), rows))
+        rows = [[*(paper[name] or "all" for name in names[:5]), amount(paper["total_usd"])] for paper in found]
+        write(table(("number", "issued", "customer", "organization", "month", "total USD>"), rows))
     else:
         write("no invoice was issued")
 
@@ -69,9 +73,9 @@ def verify(
     """
     found = numbers(books, wanted)
     console = Console(stderr=True)
-    shown = track(found, "invoices", console=console, transient=True) if console.is_terminal else found
+    watched = partial(track, description="months", console=console, transient=True) if console.is_terminal else iter
 
-    checks = [check(books, number) for number in shown]
+    checks = check(books, found, watched=watched)
     missing = [] if wanted else list(missing_numbers(found))
     wrong = [one for one in checks if one.trouble]
     if output is Format.JSON:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -26,11 +27,16 @@ _UNFOLDED: Final = 10_000
 _MATTER_LESS: Final = (
     *("resets", "overage", "used", "by reason", "held", "overshoot"),
     *("read", "answered", "priced", "p99", "p90", "denied"),
-    *("reasoning", "cache write", "held/cost", "cache read", "held USD"),
+    *("reasoning", "cache write", "held/cost", "cache read", "held USD", "billed", "booked"),
 )
 
 #: Text is folded to so few characters where that is enough, and to the second where it is not.
 _FOLDED: Final = (24, 8)
+
+#: What is never folded: a time, with the space in it, and a word, unless it is a very long name that has no id in it.
+_PIECE: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d\S*|\S+")
+_NAME_MAX: Final = 64
+_ID: Final = re.compile(r"(?=[a-f]*[0-9])[0-9a-f]{24}")
 
 #: A column whose title ends so has its cells on the right: amounts and counts.
 RIGHT: Final = ">"
@@ -65,7 +71,7 @@ def write(*parts: RenderableType) -> None:
 def fit(made: Table, target: Console) -> int:
     """Drop the columns that matter least until the table fits; return how wide it is to be printed.
 
-    Text is folded. A table that still does not fit is as wide as it has to be: no digit is ever cut.
+    Text is folded between words. A table that still does not fit is as wide as it has to be: no digit is ever cut.
     """
     for title in _MATTER_LESS:
         if _needed(made) <= target.width:
@@ -74,7 +80,9 @@ def fit(made: Table, target: Console) -> int:
     if _needed(made) > target.width:
         for column in made.columns:
             if column.justify == "left" and made.box is not None:
-                column.min_width, column.no_wrap = min(column.min_width or 0, _FOLDED[1]), False
+                texts = [str(text) for text in (column.header, *column.cells)]
+                least = min(column.min_width or 0, max(_FOLDED[1], _longest(texts)))
+                column.min_width, column.no_wrap = least, least == max(map(cell_len, texts))
     return max(_needed(made), target.width)
 
 
@@ -129,7 +137,13 @@ def _least(texts: Sequence[str], *, right: bool) -> int:
     """How narrow a column may get: numbers are folded after a comma only, text to what can still be read."""
     if right:
         return max(cell_len(part.strip(" ")) for text in texts for part in text.replace(", ", ",\n").split("\n"))
-    return min(max(map(cell_len, texts)), _FOLDED[0])
+    return max(min(max(map(cell_len, texts)), _FOLDED[0]), _longest(texts))
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """How wide the longest of those pieces is that are never folded."""
+    pieces = (piece for text in texts for piece in _PIECE.findall(text))
+    return max((cell_len(piece) for piece in pieces if len(piece) <= _NAME_MAX or _ID.search(piece)), default=0)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
@@ -137,7 +151,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     told = [(name, value) for name, value in pairs if value]
     made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column(no_wrap=True, min_width=max((cell_len(name) for name, _ in told), default=0))
-    made.add_column(min_width=max((cell_len(word) for _, value in told for word in value.split()), default=0))
+    made.add_column(min_width=max((cell_len(word) for _, value in told for word in _PIECE.findall(value)), default=0))
     for name, value in told:
         made.add_row(Text(name, style="bold"), Text(value))
     return made

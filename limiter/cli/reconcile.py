@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from limiter.cli import reconcile_options as options
+from limiter.cli.arguments import tags
 from limiter.cli.books import with_books
 from limiter.cli.failures import ExitCode, say
 from limiter.cli.lazy import example
@@ -22,8 +23,10 @@ from limiter.cli.options import with_admin
 from limiter.cli.output import write, write_json
 from limiter.cli.policies import counted
 from limiter.cli.reconcile_adjust import Done, Words, carry_out, listener_of
+from limiter.cli.reconcile_checks import check
 from limiter.cli.reconcile_report import ReconcileFormat, as_json, as_tables, plan_tables, step_json, write_csv
 from limiter.cli.sidecar import Place
+from limiter.client.contract import messages as pb
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.money import parse_usd
 from limiter.domain.scopes import Scope
@@ -40,7 +43,8 @@ from limiter.ledger.reports.report import make_report
 @example(
     "limiter reconcile --provider openai --file costs.json --file usage.json",
     "limiter reconcile --provider aws --file cur-00001.csv.gz --from 2026-11-01 --to 2026-12-01 --format csv",
-    "limiter reconcile --provider acme --file export.csv --mapping acme.yaml --adjust --charge-to acme/finance/bill",
+    "limiter reconcile --provider acme --file export.csv --mapping acme.yaml --adjust --charge-to acme/finance/bill"
+    " --charge-tag customer:acme",
 )
 @with_books
 @with_admin
@@ -61,6 +65,7 @@ def reconcile(
     by: options.By = "",
     reason: options.Reason = "",
     charge_to: options.ChargeTo = "",
+    charge_tag: options.ChargeTags = [],  # noqa: B006 - typer's; nobody changes it
     zero_absent: options.ZeroAbsent = False,
     yes: options.Yes = False,
     charge_address: options.ChargeAddress = None,
@@ -76,16 +81,16 @@ def reconcile(
     accepted = parse_usd(tolerance, field="--tolerance")
     if charge_to:
         Scope.parse_key(charge_to, field="--charge-to")
+    words = Words(provider, by or getpass.getuser(), reason or f"the bill of {provider}", charge_to, _tags(charge_tag))
     flags = {"providers": tuple(ours), "credits_count": count_credits, "rounds_up": rounds_up}
     run = _run(books, Bill(provider, file, mapping), from_, to, flags)
     off = run.drift.beyond(accepted)
     plan = Plan(run, zero_absent=zero_absent) if adjust else None
-    _show(run, plan, output, all_buckets=all_buckets)
+    _show(run, plan, words, output, all_buckets=all_buckets)
     misnamed = not run.drift.ours and _misnamed(books, run)
     if off and not misnamed:
         tell(books, run.drift.alert(int(time.time() * 1000)))
     if off and plan is not None:
-        words = Words(provider, by or getpass.getuser(), reason or f"the bill of {provider}", charge_to)
         off = not _adjusted(plan, admin, words, (charge_address, charge_token), output, yes=yes)
     run.close()
     if off:
@@ -104,19 +109,24 @@ def _run(
         return Reconciliation(database, bill, from_ms=from_ms, to_ms=to_ms, **flags)
 
 
-def _show(run: Reconciliation, plan: Plan | None, output: ReconcileFormat, *, all_buckets: bool) -> None:
+def _tags(texts: list[str]) -> tuple[pb.Tag, ...]:
+    found = tags(texts, option="--charge-tag")
+    return tuple(pb.Tag(name=name, value=value) for name, values in found.items() for value in values)
+
+
+def _show(run: Reconciliation, plan: Plan | None, words: Words, output: ReconcileFormat, *, all_buckets: bool) -> None:
     told = run.gathered.bill.told
     if output is ReconcileFormat.CSV:
         write_csv(run.drift)
     elif output is ReconcileFormat.JSON:
         found: dict[str, Any] = as_json(run.drift, told)
         if plan is not None:
-            found["plan"] = [step_json(step) for step in plan.steps()]
+            found["plan"] = [step_json(step, words) for step in plan.steps()]
         write_json(found)
     else:
         write(*as_tables(run.drift, told, all_cells=all_buckets))
         if plan is not None and (totals := plan.totals()):
-            write(*plan_tables(plan, totals))
+            write(*plan_tables(plan, totals, words))
 
 
 def _misnamed(books: Database, run: Reconciliation) -> bool:
@@ -148,14 +158,21 @@ def _adjusted(
     if not totals:
         say("nothing to adjust; calls that only the books have are set to 0 by --zero-absent alone")
         return False
-    if not yes and (output is not ReconcileFormat.TABLE or not _confirmed()):
-        say("nothing was written; --yes writes these rows")
-        return False
+    if not yes and output is not ReconcileFormat.TABLE:
+        return _not_written()
     charges = any(one.kind == CHARGE for one in totals)
     caller = listener_of(admin, *listener) if charges and words.charge_to else None
+    check(plan, admin, caller, words)
+    if not yes and not _confirmed():
+        return _not_written()
     done = carry_out(plan, admin, caller, words)
     _tell(done, sum(one.nanousd for one in totals))
     return not (done.refused or done.skipped)
+
+
+def _not_written() -> bool:
+    say("nothing was written; --yes writes these rows")
+    return False
 
 
 def _confirmed() -> bool:

@@ -38,6 +38,7 @@ class Words:
     by: str
     reason: str
     charge_to: str
+    tags: tuple[pb.Tag, ...] = ()  # of charges
 
 
 def listener_of(admin: Place, address: str | None, token: str | None) -> Place:
@@ -94,6 +95,7 @@ def _charge(step: Step, words: Words) -> pb.ChargeRequest:
         model=step.model,
         provider=words.provider,
         cost_nanousd=step.after,
+        tags=words.tags,
         occurred_at=Timestamp(seconds=step.at_ms // 1000, nanos=step.at_ms % 1000 * 1_000_000),
         provider_request_id=step.provider_request_id,
     )

@@ -64,6 +64,15 @@ Reason: TypeAlias = Annotated[
 ChargeTo: TypeAlias = Annotated[
     str, typer.Option(metavar="KEY", help="ORG/TEAM/KEY of what only the bill has.", rich_help_panel=_ADJUSTING)
 ]
+ChargeTags: TypeAlias = Annotated[
+    list[str],
+    typer.Option(
+        "--charge-tag",
+        metavar="NAME:VALUE",
+        help="Of these charges, such as customer:acme; repeatable. Without, they are on no invoice.",
+        rich_help_panel=_ADJUSTING,
+    ),
+]
 ZeroAbsent: TypeAlias = Annotated[
     bool, typer.Option("--zero-absent", help="Calls that the bill does not have cost 0.", rich_help_panel=_ADJUSTING)
 ]

@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from limiter.cli.output import facts, table, usd
 from limiter.cli.plain import with_usd
 from limiter.cli.policies import counted
+from limiter.cli.reconcile_adjust import Words
 from limiter.domain.money import format_usd
 from limiter.ledger.reconciling.bills.lines import Told
 from limiter.ledger.reconciling.plan import CHARGE, Plan, Planned, Step
@@ -28,7 +29,7 @@ WORDS: Final = {
     Kind.EXPIRED: "expiry charged: nobody settled",
     Kind.RELEASED: "released, but billed",
     Kind.ESTIMATED: "settled by an estimate",
-    Kind.PRICE: "price changed: same tokens, other cost",
+    Kind.PRICE: "price changed",
     Kind.USAGE: "other tokens in the same calls",
     Kind.ONLY_THEIRS: "calls that only the bill has",
     Kind.ONLY_OURS: "calls that only the books have",
@@ -96,7 +97,7 @@ def as_tables(drift: Drift, told: Told, *, all_cells: bool) -> list[RenderableTy
         more = 0 if all_cells else len(worst(drift.cells)) - len(cells)
         parts += [
             "",
-            table(("from", "model", "ours>", "theirs>", "drift>", "why"), (_cell_line(drift, one) for one in cells)),
+            table(("from", "model", "booked>", "billed>", "drift>", "why"), (_cell_line(drift, one) for one in cells)),
         ]
         parts += [f"and {more} more: --all, or --format csv"] if more else []
     if drift.examples:
@@ -120,10 +121,11 @@ def _notes(told: Told) -> list[RenderableType]:
 
 
 def _cell_line(drift: Drift, cell: Cell) -> list[str]:
-    why = "; ".join(f"{WORDS[one.kind]} {shown(one.nanousd)}" for one in cell.explanations)
-    name = drift.names.get(cell.key, cell.key)
-    ours, theirs = cell.ours.nanousd, cell.theirs.nanousd
-    return [time_of(cell.bucket.start_ms), name, format_usd(ours), format_usd(theirs), shown(cell.drift), why]
+    parts = cell.explanations
+    why = [WORDS[one.kind] + (f" {shown(one.nanousd)}" if len(parts) > 1 else "") for one in parts]
+    name, time = drift.names.get(cell.key, cell.key), time_of(cell.bucket.start_ms)
+    amounts = [format_usd(cell.ours.nanousd), format_usd(cell.theirs.nanousd), shown(cell.drift)]
+    return [time, name, *amounts, "\n".join(why)]
 
 
 def as_json(drift: Drift, told: Told) -> dict[str, Any]:
@@ -212,19 +214,27 @@ def write_csv(drift: Drift) -> None:
         writer.writerow([start, end, drift.names.get(cell.key, cell.key), *amounts, share, *counts, why])
 
 
-def plan_tables(plan: Plan, totals_: Sequence[Planned]) -> list[RenderableType]:
+def plan_tables(plan: Plan, totals_: Sequence[Planned], words: Words) -> list[RenderableType]:
     """The adjusting rows for people: the first of them, and what all come to."""
     steps = [_step_line(step) for step in plan.steps(most=_STEPS_MAX)]
     made: list[RenderableType] = [
         "",
-        table(("adjusting row", "time", "model", "now>", "then>", "subject", "why"), steps),
+        table(("row", "time", "model", "now>", "then>", "subject", "why"), steps),
     ]
     if (more := sum(one.steps for one in totals_) - _STEPS_MAX) > 0:
         made.append(f"and {more} more: --format json")
     for one in totals_:
-        noun = "charges" if one.kind == CHARGE else "corrections"
-        made.append(f"{counted(noun, one.steps)}, {shown(one.nanousd)} USD")
+        noun, how = ("charges", _charged(words)) if one.kind == CHARGE else ("corrections", "")
+        made.append(f"{counted(noun, one.steps)}, {shown(one.nanousd)} USD{how}")
     return made
+
+
+def _charged(words: Words) -> str:
+    """To whom charges go, and who pays for them."""
+    if not words.charge_to:
+        return ": left out without --charge-to"
+    tags = ", ".join(f"{tag.name}:{tag.value}" for tag in words.tags)
+    return f", to {words.charge_to}, {tags or 'without tags: for no customer, see --charge-tag'}"
 
 
 def _step_line(step: Step) -> list[str]:
@@ -234,8 +244,10 @@ def _step_line(step: Step) -> list[str]:
     ]  # fmt: skip
 
 
-def step_json(step: Step) -> dict[str, Any]:
+def step_json(step: Step, words: Words) -> dict[str, Any]:
     """An adjusting row for programs."""
     found = step._asdict()
+    if step.kind == CHARGE:
+        found |= {"charge_to": words.charge_to, "tags": [[tag.name, tag.value] for tag in words.tags]}
     found["before_nanousd"], found["after_nanousd"] = found.pop("before"), found.pop("after")
     return with_usd(found)

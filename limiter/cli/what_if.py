@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from limiter.cli.what_if_report import Played, as_json, parts
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.zones import zone
 from limiter.ledger.database import Database
-from limiter.ledger.periods import instant, month_start
+from limiter.ledger.periods import instant, month, month_start
 from limiter.ledger.replaying import count_calls, past_calls, spent
 from limiter.policy.document import OrganizationPolicy, Policy, PolicyInvalid, parse_policy
 from limiter.scratch import scratch_store
@@ -34,7 +35,7 @@ from limiter.service.what_if_tally import Tally
 
 
 @example(
-    "limiter what-if --policy new.yaml --from 2026-11-01 --to 2026-12-01",
+    "limiter what-if --policy new.yaml --month 2026-11",
     "limiter what-if --policy new.yaml --from 2026-11-15T12:00:00Z --organization acme --format json",
 )
 @with_books
@@ -53,6 +54,7 @@ def what_if(
         str | None,
         typer.Option("--to", metavar="TIME", help="Likewise; calls of that instant are left out.", show_default="now"),
     ] = None,
+    whole_month: Annotated[str | None, typer.Option("--month", metavar="YYYY-MM", help="A whole month.")] = None,
     organization: Annotated[
         str | None, typer.Option(metavar="ORG", help="Only this one.", show_default="all that the policy names")
     ] = None,
@@ -61,7 +63,7 @@ def what_if(
         typer.Option(
             "--timezone",
             metavar="ZONE",
-            help="For --from, --to and the times that are shown. Windows are in the policy's.",
+            help="For --from, --to, --month and the times that are shown. Windows are in the policy's.",
         ),
     ] = "UTC",
     output: Output = Format.TABLE,
@@ -79,11 +81,7 @@ def what_if(
         print_mistakes(error, policy, output)
         raise typer.Exit(ExitCode.FAILED) from None
     at = zone(timezone)
-    end_ms = int(time.time() * 1000) if end is None else instant(end, at, field="--to")
-    start_ms = month_start(max(end_ms - 1, 0), at) if start is None else instant(start, at, field="--from")
-    if start_ms >= end_ms:
-        field, value = ("--from", start) if end is None else ("--to", end)
-        raise InvalidArgument(field, value, "the time must begin before it ends, and --to itself is left out")
+    start_ms, end_ms = _stretch(at, start=start, end=end, whole_month=whole_month)
     proposal = Proposal(_wanted(proposed, organization))
     played = Played(str(policy), start_ms, end_ms, at, tuple(proposal.organizations))
     with books.read() as connection:
@@ -98,6 +96,20 @@ def what_if(
         write_json(as_json(played))
     else:
         write(*parts(played))
+
+
+def _stretch(at: tzinfo, *, start: str | None, end: str | None, whole_month: str | None) -> tuple[int, int]:
+    """The time that is asked for, in ms: by default this month so far."""
+    if whole_month is not None:
+        if start is not None or end is not None:
+            raise InvalidArgument("--month", whole_month, "use it, or --from and --to, not both")
+        return month(whole_month, at, field="--month")
+    end_ms = int(time.time() * 1000) if end is None else instant(end, at, field="--to")
+    start_ms = month_start(max(end_ms - 1, 0), at) if start is None else instant(start, at, field="--from")
+    if start_ms >= end_ms:
+        field, value = ("--from", start) if end is None else ("--to", end)
+        raise InvalidArgument(field, value, "the time must begin before it ends, and --to itself is left out")
+    return start_ms, end_ms
 
 
 async def _play(books: Database, proposal: Proposal, played: Played, advance: Callable[[int], object]) -> Tally:

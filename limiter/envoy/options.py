@@ -25,8 +25,9 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError
 
 from limiter.domain.errors import InvalidArgument, LimiterError
+from limiter.domain.mistakes import Mistake, Place, mistaken, mistakes_in
 from limiter.policy.fields import CallCost, Switch
-from limiter.policy.mistakes import Mistake, Place, PolicyInvalid, mistaken, mistakes_in
+from limiter.policy.mistakes import PolicyInvalid
 from limiter.policy.part import Part
 from limiter.policy.yaml_text import read_yaml
 

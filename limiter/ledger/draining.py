@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -35,8 +36,9 @@ _COMPARED_AT_ONCE: Final = 500
 
 #: The share of the time from which on rows wait for so long that the drain is not to wait for calls.
 _HURRY_SHARE: Final = 0.15
-#: How nice the thread is that writes beside calls: the interpreter is handed to who is awake, and that is not a call
-#: that was just woken on the same core.
+#: How nice the thread is that writes beside calls. Where they share a core, a call that was just woken would wait for
+#: the core besides the interpreter. (Beside other busy programs on that core a nice thread can be kept from giving the
+#: interpreter back: the rarest waits get longer, the usual ones shorter.)
 _NICE: Final = 10
 
 _log = structlog.get_logger(__name__)
@@ -102,7 +104,7 @@ class Drain:
         self._rows_at_once = rows_at_once
         self._background = ThreadPoolExecutor(1, "limiter-books", initializer=_step_back)
         #: Where pages are written; None: where everything else is done that takes long.
-        self._writers: Executor | None = None
+        self._writers: Executor | None = self._background if share < _HURRY_SHARE else None
         self._open = False
         self._identity = ""
         self._shards: tuple[int, ...] = ()
@@ -135,10 +137,10 @@ class Drain:
         """One round; answers how long to wait then."""
         began = time.monotonic()
         waiting, _ = await self.look()
-        if not waiting:
-            return LOOK_EVERY_S
         share = min(1.0, self._share + waiting / self._hurry_rows)
         self._writers = self._background if share < _HURRY_SHARE else None
+        if not waiting:
+            return LOOK_EVERY_S
         return (time.monotonic() - began) * (1 / share - 1)
 
     async def drain(self) -> int:
@@ -154,10 +156,10 @@ class Drain:
         """One round: a page of rows of the shards that have new ones. Answers how many still wait, and were written."""
         if not self._open:
             await self.open()
+        newest = await self._stream.newest(await self._known_shards())
         cursors = self._cursors
         if cursors is None:
-            cursors = self._cursors = await asyncio.to_thread(self._booking.positions)
-        newest = await self._stream.newest(await self._known_shards())
+            cursors = self._cursors = await self._positions(newest)
         if await self._stream.bound_books() != self._identity:  # emptied, or others have adopted its ledger meanwhile
             await self._stream.bind_books(self._identity)
         fresh = {shard: at for shard, at in newest.items() if cursors.get(shard) != at}
@@ -180,6 +182,14 @@ class Drain:
         waiting = sum(_distance(cursors.get(shard), at) for shard, at in fresh.items())
         self._metrics.ledger_backlog_rows.set(max(_distance(cursors.get(shard), at) for shard, at in fresh.items()))
         return waiting if pages else 0, sum(len(page.rows) for page in pages.values())
+
+    async def _positions(self, newest: dict[int, Position]) -> dict[int, Position]:
+        """The cursors as the books have them; who wrote the newest row may have ended before the store was told."""
+        cursors = await asyncio.to_thread(self._booking.positions)
+        for shard, at in newest.items():
+            if cursors.get(shard) == at:
+                await self._stream.booked(shard, at)
+        return cursors
 
     async def _write(self, pages: dict[int, Page], cursors: dict[int, Position]) -> None:
         booked = await asyncio.get_running_loop().run_in_executor(self._writers, self._booking.book, pages)
@@ -249,9 +259,10 @@ class Drain:
 
 
 def _step_back() -> None:
-    """Lower the priority of this thread (Linux; elsewhere nothing)."""
-    with contextlib.suppress(AttributeError, OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+    """Lower the priority of this thread. On Linux only: elsewhere the number of a thread may be that of a process."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _distance(cursor: Position | None, newest: Position) -> int:

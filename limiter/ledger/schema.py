@@ -203,6 +203,7 @@ invoices = Table(
     "invoices",
     metadata,
     Column("number", Text, primary_key=True),
+    Column("organization", Text, nullable=False),  # "": the calls of all
     Column("customer", Text, nullable=False),
     Column("month", String(7), nullable=False),  # 2026-11
     Column("issued_ms", BigInteger, nullable=False),
@@ -211,4 +212,4 @@ invoices = Table(
     Column("document", Text, nullable=False),  # JSON: the invoice
     Column("checksum", LargeBinary(16), nullable=False),
 )
-Index("invoices_customer_month", invoices.c.customer, invoices.c.month, unique=True)
+Index("invoices_customer_month", invoices.c.customer, invoices.c.organization, invoices.c.month, unique=True)

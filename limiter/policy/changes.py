@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from limiter.domain.limits import Limit, LimitKind
+from limiter.domain.mistakes import Place, path
 from limiter.domain.money import format_usd
 from limiter.policy.document import OrganizationPolicy
-from limiter.policy.mistakes import Place, path
 from limiter.policy.parts import Key, KeyDefaults, Organization, SettingsPart, Team
 
 
@@ -106,6 +106,17 @@ def keys_without_limits(before: OrganizationPolicy | None, after: OrganizationPo
             if kept and old.limits is not None and (new is None or new.limits is None):
                 found.append((team, key))
     return found
+
+
+def keys_gone(before: OrganizationPolicy, after: OrganizationPolicy) -> list[tuple[str, str]]:
+    """Return the keys, with their teams, that `before` names and `after` does not."""
+    teams = after.rules.teams
+    return [
+        (team, key)
+        for team, part in before.rules.teams.items()
+        for key in part.keys
+        if team not in teams or key not in teams[team].keys
+    ]
 
 
 def describe(limit: Limit) -> str:

@@ -13,8 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from limiter.domain.limits import Limit
+from limiter.domain.mistakes import Mistake, mistakes_in
 from limiter.policy.limit_lists import read_limits, write_limits
-from limiter.policy.mistakes import Mistake, PolicyInvalid, mistakes_in
+from limiter.policy.mistakes import PolicyInvalid
 from limiter.policy.parts import Document, Organization
 from limiter.policy.yaml_text import Value, read_yaml
 

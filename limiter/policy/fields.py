@@ -1,6 +1,6 @@
 """The kinds of values in a policy: how each is read strictly, and how it is written again.
 
-Every reader returns the value or raises the error of :func:`limiter.policy.mistakes.refuse`.
+Every reader returns the value or raises the error of :func:`limiter.domain.mistakes.refuse`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from limiter.domain import zones
 from limiter.domain.calls import COUNT_MAX, MODEL_MAX, TAG_NAME, TAG_NAME_MAX, TAG_VALUE_MAX
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import CONCURRENCY_MAX, RATE_MAX, RATE_PERIODS, SPEND_WINDOWS
+from limiter.domain.mistakes import mistaken, refuse
 from limiter.domain.money import CALL_MAX_NANOUSD, NANOUSD_PER_USD, SUM_MAX_NANOUSD, format_usd, parse_usd
 from limiter.domain.reservations import OnAbort, OnExpiry, Sizing
 from limiter.domain.scopes import ID_PATTERN, ID_RULE
-from limiter.policy.mistakes import mistaken, refuse
 from limiter.policy.yaml_text import DECIMAL, INT, NUMBER_MAX_CHARS
 
 #: Longest time to live of a hold.

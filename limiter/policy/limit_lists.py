@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from limiter.domain.limits import LIMITS_PER_SCOPE_MAX, RATE_PERIODS, SPEND_WINDOWS, Limit, LimitKind
+from limiter.domain.mistakes import Place, gather, shown
 from limiter.policy.fields import (
     Estimate,
     LimitId,
@@ -21,7 +22,6 @@ from limiter.policy.fields import (
     fractions,
     usd,
 )
-from limiter.policy.mistakes import Place, gather, shown
 from limiter.policy.part import Part
 
 #: The field of each kind of limit, and what its `per` may say.

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from limiter.policy.mistakes import Place, gather
+from limiter.domain.mistakes import Place, gather
+
+#: What to write where a field is missing.
+_REQUIRED: Final = {
+    "version": "write version: 1",
+    "organizations": "name at least one organization, such as organizations: {acme: {}}",
+    "id": "give every limit an id; its counter is kept under that name",
+}
 
 
 class Part(BaseModel):
@@ -31,4 +38,5 @@ class Part(BaseModel):
             ((name,), "null is not valid; give a value or leave it out") for name in nulls
         ]
         given = {name: value for name, value in data.items() if name not in nulls}
-        return gather(given, handler, further=[*further, *cls.together(data)], fields=tuple(cls.model_fields))
+        further += cls.together(data)
+        return gather(given, handler, further=further, fields=tuple(cls.model_fields), required=_REQUIRED)

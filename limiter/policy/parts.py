@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, WrapSerializer
 
 from limiter.domain.calls import TAGS_MAX
+from limiter.domain.mistakes import Place, mistaken, shown
 from limiter.policy.fields import (
     Abort,
     CallCost,
@@ -32,7 +33,6 @@ from limiter.policy.fields import (
     Version,
 )
 from limiter.policy.limit_lists import Limits
-from limiter.policy.mistakes import Place, mistaken, shown
 from limiter.policy.part import Part
 from limiter.policy.sizes import Floors, Outputs
 

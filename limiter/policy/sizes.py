@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, TypeAdapter, WithJsonSchema
 
 from limiter.domain.calls import COUNT_MAX, OPERATIONS
+from limiter.domain.mistakes import Place, gather, mistaken
 from limiter.policy.fields import PATTERNS_MAX, CallCost, OutputTokens, Pattern, SomePatterns, choice
-from limiter.policy.mistakes import Place, gather, mistaken
 from limiter.policy.part import Part
 
 #: Output to hold for by pattern of model names, the most specific first.

@@ -15,7 +15,8 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-from limiter.policy.mistakes import Mistake, Place, PolicyInvalid, path
+from limiter.domain.mistakes import Mistake, Place, path
+from limiter.policy.mistakes import PolicyInvalid
 
 #: Largest document, in bytes of UTF-8.
 DOCUMENT_MAX_BYTES: Final = 8 * 1024 * 1024

@@ -15,7 +15,7 @@ from limiter.domain.scopes import Scope
 from limiter.domain.verdicts import LimitStatus
 from limiter.ledger.database import Database
 from limiter.ledger.lookup import rows_before, rows_behind, rows_of
-from limiter.policy.changes import Change, changes, notes
+from limiter.policy.changes import Change, changes, keys_gone, notes
 from limiter.policy.document import OrganizationPolicy, Policy, policy_to_yaml
 from limiter.policy.matching import resolve
 from limiter.service.accounting import Accounting
@@ -91,7 +91,8 @@ class Administration:
                 return Applied(differences, {organization.id: version}, remarks, tuple(shown))
             new = StoredPolicy(organization.id, version + 1, organization.to_json())
             limits = await new_limits(self._desk.store, before, organization, version=new.version)
-            if await self._desk.store.replace_policy(new, new_limits=limits):
+            left = [] if before is None else [Scope(organization.id, *key) for key in keys_gone(before, organization)]
+            if await self._desk.store.replace_policy(new, new_limits=limits, left=left):
                 self._desk.directory.forget_organization(organization.id)
                 shown = await self._openings.show(organization.id, limits)
                 return Applied(differences, {organization.id: new.version}, remarks, tuple(shown))

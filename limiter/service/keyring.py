@@ -12,7 +12,7 @@ from limiter.domain.scopes import Scope
 from limiter.policy.document import OrganizationPolicy
 from limiter.service.desk import Desk
 from limiter.service.directory import KeyRecord, KnownKey, Secret
-from limiter.service.new_limits import new_limits_of_key
+from limiter.service.new_limits import limits_of_minted_key, new_limits_of_key
 from limiter.service.openings import Openings
 from limiter.service.secrets import check_secret, mint_secret
 from limiter.store.port import NewLimit, StoredKey
@@ -46,7 +46,8 @@ class Keyring:
         organization = await self._organization(key)
         _check_team(organization, key)
         declared = _declares(organization, key)
-        known = KnownKey.read(await self._desk.store.key(key))
+        stored = await self._desk.store.key(key)
+        known = KnownKey.read(stored)
         if known.record is not None and known.record.secrets:
             raise AlreadyExists(f"key: {key.path} has a secret already; `limiter keys rotate` mints a further one")
         if declared and limits is not None:
@@ -64,7 +65,10 @@ class Keyring:
             created_ms=now_ms,
             declared=declared,
         )
-        await self._store_key(key, known.revision, record)
+        # Only a key that the policy named before can have spent: minting any other stays cheap.
+        new = limits_of_minted_key(organization, key, record, revision=known.revision + 1) if stored.left else []
+        await self._store_key(key, known.revision, record, new)
+        await self._openings.show(key.organization, new)
         return KeyView(key, record, declared), "" if secret else shown
 
     async def rotate(self, key: Scope, *, overlap_ms: int) -> tuple[KeyView, str]:

@@ -39,6 +39,11 @@ def new_limits_of_key(
     return _of_key(policy, key, after, _counters(_limits(policy, key, before)), since=revision)
 
 
+def limits_of_minted_key(policy: OrganizationPolicy, key: Scope, record: KeyRecord, *, revision: int) -> list[NewLimit]:
+    """The spend limits that a key gets, at that revision, which nobody could call with right before."""
+    return _of_key(policy, key, record, (), since=revision)
+
+
 def _of_key(
     policy: OrganizationPolicy, key: Scope, record: KeyRecord | None, known: Iterable[str], *, since: int
 ) -> list[NewLimit]:

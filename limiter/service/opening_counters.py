@@ -101,13 +101,13 @@ class Notes:
         """Whether it is this one: the newest that the counter began after. One that a key had before is complete."""
         if counter.over:
             return False
-        at_ms, name = note.pending.at_ms, note.limit.counter
+        order, name = note.pending.order, note.limit.counter
         if note.limit.scope.key == EVERY_KEY:
             own = self._of_scope.get((scope, name))
-            if counter.period_ms < at_ms or (own is not None and own.pending.at_ms >= at_ms):
+            if counter.period_ms < order or (own is not None and own.pending.order >= order):
                 return False
         others = self._of_team.get((scope.team, name), ()) if scope.key else ()
-        return not any(at_ms < other.pending.at_ms <= counter.period_ms for other in others)
+        return not any(order < other.pending.order <= counter.period_ms for other in others)
 
 
 async def open_counters(

@@ -141,7 +141,7 @@ class Openings:
         for limit in limits:
             if (limit.scope, limit.counter) in there:
                 continue
-            note = _note(shard, PendingOpening(limit, now_ms, position, b""))
+            note = _note(shard, PendingOpening(limit, now_ms, position, now_ms, b""))
             if note.span not in views:
                 views[note.span] = View(await asyncio.to_thread(self._sums.spent, note.span))
             view = views[note.span]

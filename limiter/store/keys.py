@@ -6,7 +6,8 @@ key                             type    content                                 
 ``lim1:{S}:org:ORG``            hash    version, document, key:TEAM/KEY,                    while configured
                                         scope[:TEAM[/KEY]], refused:[TEAM[/KEY]]:LIMIT,
                                         overage:[TEAM[/KEY]]:COUNTER,
-                                        opening:[TEAM[/KEY]]:COUNTER
+                                        opening:[TEAM[/KEY]]:COUNTER,
+                                        began, noted, left:TEAM/KEY
 ``lim1:{S}:openings:ORG``       hash    [TEAM[/KEY]]:COUNTER of new limits, to be opened    8 days, or until their
                                                                                             window ends
 ``lim1:{S}:hold:ORG:ID``        string  a hold's record                                     open: until it ends;
@@ -108,6 +109,11 @@ def digest_key(digest: str) -> str:
 def key_field(key: Scope) -> bytes:
     """The field of a key's record in its organization's hash."""
     return KEY_FIELD_PREFIX + f"{key.team}/{key.key}".encode()
+
+
+def left_field(key: Scope) -> bytes:
+    """The field that says that the policy named a key once, and then no more."""
+    return f"left:{key.team}/{key.key}".encode()
 
 
 def scope_field(scope: Scope) -> bytes:

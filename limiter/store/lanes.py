@@ -14,9 +14,6 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError, InvalidResponse, ResponseError, TimeoutError  # noqa: A004 - redis-py's
 
-#: A connection that was idle for longer may have been closed by the server: it is looked at before use.
-_TRUSTED_FOR_S: Final = 1.0
-
 _READ_BYTES: Final = 65_536
 
 
@@ -28,8 +25,6 @@ class Line(AbstractConnection):
 
     async def exchange(self, command: bytes) -> Any:  # noqa: ANN401 - whatever the server replies
         """Send a packed command and return its reply; errors are redis-py's. Without a timeout."""
-        if not self.is_connected:
-            await self.connect()  # type: ignore[no-untyped-call] # redis-py
         stream, writer = self._reader, self._writer
         assert stream is not None and writer is not None  # noqa: S101, PT018 - for the type checker: it is connected
         # There is nothing to drain: a connection has one command at a time, and its size is bounded.
@@ -40,9 +35,39 @@ class Line(AbstractConnection):
             if not data:
                 raise ConnectionError("Connection closed by server.")
             replies.feed(data)
+        if replies.has_data():
+            raise ConnectionError("The server said more than one command was to be answered.")
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is open, and the server has said nothing that nobody asked for."""
+        stream, writer = self._reader, self._writer
+        if stream is None or writer is None or writer.transport.is_closing() or stream.exception() is not None:
+            return False
+        return not stream.at_eof() and not stream._buffer  # type: ignore[attr-defined] # noqa: SLF001 - no other way
+
+
+class _Turn:
+    """A call under way: of which task, and when it will have taken too long."""
+
+    __slots__ = ("cancels", "ends_s", "is_over", "task")
+
+    def __init__(self, ends_s: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: there is no other way to await
+        self.task = task
+        #: How often others have cancelled the task before, as one that cleans up after that.
+        self.cancels = task.cancelling()
+        self.ends_s = ends_s
+        self.is_over = False
+
+    def check(self) -> None:
+        """Raise CancelledError if it took too long: what was awaited since can have taken that for an answer."""
+        if self.is_over:
+            raise asyncio.CancelledError
 
 
 class _Patience:
@@ -50,36 +75,36 @@ class _Patience:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        #: When the calls of these tasks have taken too long, in the order in which they began; None: one has.
-        self._ends_s: dict[asyncio.Task[Any], float | None] = {}
+        #: In the order in which they began.
+        self._turns: dict[_Turn, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> asyncio.Task[Any]:
-        """Watch the running task, of which one call is under way at a time."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for the type checker: there is no other way to await
-        ends_s = self._ends_s[task] = time.monotonic() + self._timeout_s
+    def begin(self) -> _Turn:
+        """Watch the running task, which is cancelled when the call takes too long."""
+        turn = _Turn(time.monotonic() + self._timeout_s)
+        self._turns[turn] = None
         if self._timer is None:
-            self._wait_until(ends_s)
-        return task
+            self._wait_until(turn.ends_s)
+        return turn
 
-    def end(self, task: asyncio.Task[Any]) -> bool:
-        """Watch it no longer; answers whether it took too long, and nobody else cancelled it."""
-        return self._ends_s.pop(task) is None and task.uncancel() == 0
+    def end(self, turn: _Turn) -> bool:
+        """Watch it no longer; answers whether it took too long, and nobody else cancelled its task meanwhile."""
+        del self._turns[turn]
+        return turn.is_over and turn.task.uncancel() <= turn.cancels
 
     def _wait_until(self, at_s: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(at_s - time.monotonic(), self._look)
 
     def _look(self) -> None:
         self._timer = None
-        for task, ends_s in self._ends_s.items():
-            if ends_s is None:
+        for turn in self._turns:
+            if turn.is_over:
                 continue
-            if ends_s > time.monotonic():
-                self._wait_until(ends_s)
+            if turn.ends_s > time.monotonic():
+                self._wait_until(turn.ends_s)
                 return
-            self._ends_s[task] = None
-            task.cancel()
+            turn.is_over = True
+            turn.task.cancel()
 
 
 class Lanes:
@@ -88,28 +113,29 @@ class Lanes:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._timeout_s: float | None = pool.connection_kwargs.get("socket_timeout")
-        self._idle: list[tuple[Line, float]] = []
+        self._idle: list[Line] = []
         self._patience = _Patience(math.inf if self._timeout_s is None else self._timeout_s)
 
     async def call(self, *arguments: str | bytes | int) -> Any:  # noqa: ANN401 - whatever the server replies
         """Send one command and return its reply; errors are redis-py's. The command is sent once."""
         connection: Line | None = None
-        task = self._patience.begin()
+        turn = self._patience.begin()
         try:
             connection = await self._take()
+            turn.check()
             reply = await connection.exchange(hiredis.pack_command(arguments))  # type: ignore[arg-type] # its stub says one word only
         except ResponseError:
-            self._patience.end(task)
+            self._patience.end(turn)
             self._keep(connection)
             raise
         except BaseException as error:
-            took_too_long = self._patience.end(task)
+            took_too_long = self._patience.end(turn)
             if connection is not None:
                 await self._let_go(connection)
             if took_too_long and isinstance(error, asyncio.CancelledError):
                 raise TimeoutError("Timeout reading from the store") from error
             raise
-        self._patience.end(task)
+        self._patience.end(turn)
         self._keep(connection)
         return reply
 
@@ -117,10 +143,11 @@ class Lanes:
         if not self._idle:
             connection: Line = await self._pool.get_connection()  # type: ignore[no-untyped-call] # redis-py
             return connection
-        connection, used_s = self._idle.pop()
-        if time.monotonic() - used_s > _TRUSTED_FOR_S:
+        connection = self._idle.pop()
+        if not connection.is_quiet:  # nothing was sent: another try repeats nothing
             try:
-                await self._pool.ensure_connection(connection)
+                await connection.disconnect(nowait=True)
+                await connection.connect()  # type: ignore[no-untyped-call] # redis-py
             except BaseException:
                 await self._let_go(connection)
                 raise
@@ -128,7 +155,7 @@ class Lanes:
 
     def _keep(self, connection: Line | None) -> None:
         if connection is not None:
-            self._idle.append((connection, time.monotonic()))
+            self._idle.append(connection)
 
     async def _let_go(self, connection: Line) -> None:
         """Give a connection that may be broken back to the pool."""

@@ -18,7 +18,7 @@ from limiter.store.wire import Wire
 
 _ITEM = struct.Struct("<HQqqQq")
 _REPLY = struct.Struct("<BQqq")
-_NOTE = struct.Struct("<BQQq")
+_NOTE = struct.Struct("<BQQqQ")
 _OPENED_AT_ONCE = 64
 _FORGOTTEN_AT_ONCE = 256
 
@@ -94,13 +94,13 @@ def note_of(limit: NewLimit) -> tuple[bytes, bytes]:
 
 
 def _pending(organization: str, name: str, raw: bytes) -> PendingOpening:
-    _, at_ms, epoch, seq = _NOTE.unpack_from(raw)
+    _, at_ms, epoch, seq, order = _NOTE.unpack_from(raw)
     text = json.loads(raw[_NOTE.size :])
     path, *counter = name.split(":")
     team, _, key = path.partition("/")
     scope, models = Scope(organization, team, key), tuple(text["models"])
     limit = NewLimit(scope, ":".join(counter[:3]), text["zone"], text["since"], models, text["fresh"])
-    return PendingOpening(limit, at_ms, Position(epoch, seq), raw)
+    return PendingOpening(limit, at_ms, Position(epoch, seq), order, raw)
 
 
 def _item(call: OpenCall, plan_index: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from limiter.domain.errors import Unavailable
 from limiter.domain.scopes import Scope
@@ -30,20 +31,27 @@ class Registry(Openings):
             return None
         return StoredPolicy(organization, int(version), document.decode())
 
-    async def replace_policy(self, new: StoredPolicy, *, new_limits: Sequence[NewLimit] = ()) -> bool:
+    async def replace_policy(
+        self, new: StoredPolicy, *, new_limits: Sequence[NewLimit] = (), left: Sequence[Scope] = ()
+    ) -> bool:
         """Store `new` if the present version is the one before it; answers whether it was.
 
-        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already.
+        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already, and that
+        it no longer names the keys `left`.
         """
         await self._command("SADD", keys.ORGS, new.organization)
         expected = str(new.version - 1) if new.version > 1 else ""
         fields: list[bytes | str] = [keys.VERSION_FIELD, str(new.version), keys.DOCUMENT_FIELD, new.document]
+        for key in left:
+            fields += [keys.left_field(key), "1"]
         return await self._replace(new.organization, (keys.VERSION_FIELD, expected), fields, new_limits)
 
     async def key(self, key: Scope) -> StoredKey:
         """A key's record."""
-        raw = await self._command("HGET", keys.organization_key(key.organization), keys.key_field(key))
-        return _stored_key(key, raw)
+        raw, left = await self._command(
+            "HMGET", keys.organization_key(key.organization), keys.key_field(key), keys.left_field(key)
+        )
+        return replace(_stored_key(key, raw), left=left is not None)
 
     async def keys(self, organization: str) -> AsyncIterator[StoredKey]:
         """Every key record of an organization, in no order."""

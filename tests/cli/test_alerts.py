@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from limiter.ledger.alerting.sender import Attempt, Result
 from limiter.ledger.database import Database, sqlite_url
 from limiter.observability.logs import redact_text
 from tests.cli.conftest import CommandLine
-from tests.ledger.receivers import OLD_SECRET, SECRET, Receiver, receiving
+from tests.ledger.receivers import OLD_SECRET, SECRET, Receiver, certify, receiving
 
 ROOT = Path(__file__).parents[2]
 DATA = {"organization": "acme", "scope": "acme/search", "limit": "monthly", "threshold": 0.8}
@@ -73,6 +75,20 @@ def test_list_shows_the_newest_first_and_who_got_them(limiter: CommandLine, book
     assert output.row(arrived.id)[1:3] == ["acme/search has passed 80 % of its limit monthly.", "ops: delivered: 200"]
     assert output.row(failed.id)[2].startswith("ops: failed: 500: no (attempt 1, next ")
     assert output.row(logged.id)[2] == "only the log"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_list_folds_no_time_and_no_id_however_narrow_the_terminal_is(
+    columns: int, limiter: CommandLine, books: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = write(books, 1, Attempt(Result.FAILED, "500: no"))
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    output = limiter.run("alerts", "list")
+
+    told_at = datetime.fromtimestamp(failed.at_ms // 1000, UTC)
+    assert output.row(failed.id)[0] == f"{told_at:%Y-%m-%d %H:%M:%SZ}"
+    assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\)", output.out)  # of the next attempt
 
 
 def test_list_failed_shows_those_that_did_not_arrive(limiter: CommandLine, books: Database) -> None:
@@ -144,6 +160,26 @@ def test_a_test_alert_that_is_not_taken_ends_with_exit_code_1(
     assert receiver.got[0].json["text"] == "A test of Limiter: alerts reach this endpoint."
 
 
+def test_a_receiver_whose_private_authority_the_file_names_takes_a_test_alert(
+    limiter: CommandLine, directory: Path
+) -> None:
+    ca = str(certify(directory / "ca.pem"))
+    certificate = certify(directory / "own.pem", "-addext", "subjectAltName=IP:127.0.0.1", "-CA", ca, "-CAkey", ca)
+    Path("bundle.pem").write_text(f"# Főtanúsítvány\n{Path(ca).read_text()}", encoding="utf-8")
+    with receiving(certificate) as receiver:
+        text = f"name: ops, url: '{receiver.url}', secret: {SECRET}"
+
+        file(f"endpoints: [{{{text}}}]")
+        output = limiter.run("alerts", "test", "--alerts", "alerts.yaml", exit_code=1)
+        assert "certificate verify failed" in output.err
+        assert not receiver.got
+
+        file(f"endpoints: [{{{text}, ca_file: bundle.pem}}]")
+        output = limiter.run("alerts", "test", "--alerts", "alerts.yaml")
+        assert output.out.startswith("ops (127.0.0.1) took it: 200")
+        assert len(receiver.got) == 1
+
+
 def test_a_test_of_an_endpoint_that_is_not_in_the_file_names_those_that_are(limiter: CommandLine) -> None:
     file("endpoints: [{name: a, url: https://a, format: slack}, {name: b, url: https://b, format: slack}]")
 
@@ -196,6 +232,9 @@ def test_a_file_says_where_what_goes_and_with_which_secrets() -> None:
         ("secret_file: wrong", "endpoints[0].secret_file: what stands there: this is no signing secret"),
         ("secret_file: empty", "endpoints[0].secret_file: what stands there: there are 0 secrets"),
         ("{}", "endpoints[0]: name secret, secret_file or secret_env, one of them"),
+        ("ca_file: nowhere", "endpoints[0].ca_file: this file cannot be read (No such file or directory)"),
+        ("ca_file: wrong", "endpoints[0].ca_file: what stands there: this is no list of certificates"),
+        ("ca_file: broken", "endpoints[0].ca_file: what stands there: a certificate cannot be read ("),
         ("events: budget", "endpoints[0].events: 'budget' is not valid"),
         ("events: []", "endpoints[0].events: "),
         ("events: [3]", "endpoints[0].events[0]: "),
@@ -209,6 +248,7 @@ def test_a_file_says_where_what_goes_and_with_which_secrets() -> None:
 def test_every_mistake_is_told_at_its_path_and_without_a_secret(entry: str, mistake: str) -> None:
     Path("wrong").write_text("topsecret")
     Path("empty").write_text("")
+    Path("broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     given = {"name": "a", "url": "https://a.example", "secret": SECRET}
     name, _, value = entry.partition(": ")
     if entry == "{}" or name.startswith("secret_"):

@@ -163,6 +163,44 @@ def test_what_cannot_be_is_refused_and_said(
 
 
 @pytest.mark.usefixtures("book")
+@pytest.mark.parametrize("preview", [(), ("--preview",)])
+def test_usage_that_the_plan_does_not_price_is_named_with_the_remedy(
+    limiter: CommandLine, directory: Path, preview: tuple[str, ...]
+) -> None:
+    (directory / "plans.yaml").write_text(
+        "version: 1\nterms: {prices: [{match: 'gpt*', input_per_million: 1, units: {searches: 1}}]}\n"
+    )
+    assert limiter.run(*ASK, *preview, exit_code=6).err.splitlines()[:-1] == [
+        "limiter: prices: the plan does not say what globex pays for all that was used:",
+        "  2025-11: no price matches <b>o3</b> (openai): 1 call, 10 input tokens, 5 output tokens",
+        "  2025-11: gpt-4o (openai) has no price for 5 output tokens (1 call to the model)",
+    ]
+    assert "Price it in the plan; 0 makes it free" in limiter.run(*ASK, *preview, exit_code=6).err
+    assert limiter.run("invoices", "list").out == "no invoice was issued\n"
+
+
+@pytest.mark.usefixtures("book")
+def test_an_invoice_is_of_one_organization_where_it_is_named(
+    limiter: CommandLine, books: Database, directory: Path
+) -> None:
+    other = Ledger(shard=9)
+    other.row(at_ms=LAST_YEAR, cost=USD, key="umbrella/t/k")
+    other.book(Booking(books))
+    preview = limiter.run(*ASK, "--preview")
+    assert "the calls of organizations acme, umbrella are billed together; if globex is another" in preview.err
+    for name, total in (("acme", "132.00"), ("umbrella", "1.20")):
+        made = limiter.run(*ASK, "--organization", name)
+        assert ("together" in made.err, f"Total {total} USD" in made.out) == (False, True)
+        assert made.row("organization") == ["organization", name]
+    listed = limiter.run("invoices", "list", "--organization", "umbrella", "--format", "json").json
+    assert [(one["organization"], one["total_usd"]) for one in listed] == [("umbrella", "1.20")]
+    assert "bills the calls to globex of organization acme alone" in limiter.run(*ASK, exit_code=6).err
+    (directory / "plans.yaml").write_text(PLAN + "organization: acme\n")
+    assert "the plan is of organization acme" in limiter.run(*ASK, "--organization", "umbrella", exit_code=2).err
+    assert limiter.run("invoices", "verify").out == "2 of 2 invoices are as their rows say\n"
+
+
+@pytest.mark.usefixtures("book")
 def test_every_mistake_of_a_plan_is_told_with_its_file_and_path(limiter: CommandLine, directory: Path) -> None:
     (directory / "plans.yaml").write_text("version: 1\nterms: {markup: 5, minimum: 1.005}\nterms: {}\nlines: x\n")
     output = limiter.run(*ASK, exit_code=2)

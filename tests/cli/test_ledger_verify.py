@@ -153,6 +153,18 @@ def test_heads_are_lines_that_books_can_be_held_to_later(
 
 
 @pytest.mark.usefixtures("books")
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_no_day_and_no_hash_of_a_head_is_folded_however_narrow_the_terminal_is(
+    columns: int, limiter: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = [json.loads(line) for line in limiter.run("ledger", "heads", "--format", "json").lines]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    output = limiter.run("ledger", "heads")
+    for head in heads:
+        assert output.row(head["day"])[-1] == head["hash"]
+
+
+@pytest.mark.usefixtures("books")
 def test_heads_of_chosen_days_only(limiter: CommandLine) -> None:
     chosen = limiter.run("ledger", "heads", "--from", "2026-11-02", "--to", "2026-11-03", "--format", "json")
     assert [json.loads(line)["day"] for line in chosen.lines] == ["2026-11-02"]

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from limiter.ledger.booking import Booking
 from limiter.ledger.database import Database, sqlite_url
 from limiter.ledger.schema import alerts
+from limiter.v1 import limiter_pb2 as pb
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_sidecar import Fails, FakeSidecar
 from tests.ledger.rows import HOUR, NOVEMBER, Ledger
@@ -93,6 +94,22 @@ def test_drift_is_shown_with_its_rows_ends_with_1_and_is_an_alert(
     assert told(directory) == [alert]
 
 
+def test_on_80_columns_no_name_hour_amount_or_id_is_folded_and_what_has_no_ids_fits(
+    limiter: CommandLine, book: Ledger, directory: Path, service: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del service
+    monkeypatch.setenv("COLUMNS", "80")
+    bill(directory, ["1", "1.123456789", "1", "1", "0.5"])
+    output = limiter.run(*ADJUST, stdin="n\n", exit_code=1)
+    whole = ("2026-11-01 01:00Z", "gpt-4o-2024-08-06", "+0.123456789", "id-4", "bill.csv:3")
+    organization, _, number = book.made[1].member.partition("/")
+    for text in (*whole, f"organizations/{organization}/reservations/{number}"):
+        assert text in output.out, text
+    facts, why, models, buckets, *_ = output.out.split("\n\n")
+    lines = f"{facts}\n{why}\n{models}\n{buckets}".splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_a_bill_of_another_name_is_told_what_the_books_call_it(
     limiter: CommandLine, book: Ledger, directory: Path
 ) -> None:
@@ -148,6 +165,7 @@ def test_what_is_left_out_of_the_bill_is_said(limiter: CommandLine, book: Ledger
         (("--provider", "openai", "--file", "bill.csv"), "give OpenAI's export"),
         ((*COMMAND[1:], "--from", "2026-11-02", "--to", "2026-11-01"), "a time after --from"),
         ((*COMMAND[1:], "--adjust", "--charge-to", "acme"), "--charge-to"),
+        ((*COMMAND[1:], "--adjust", "--charge-tag", "acme"), "--charge-tag"),
     ],
 )
 def test_a_mistake_is_a_usage_error(
@@ -163,6 +181,95 @@ def test_a_mistake_is_a_usage_error(
 ADJUST = (*COMMAND, "--adjust", "--charge-to", "acme/search/bot", "--by", "ann")
 
 
+def written(service: FakeSidecar) -> list[str]:
+    """What the sidecar was asked to write."""
+    return [asked.method for asked in service.asked if asked.method in {"AdjustReservation", "Charge"}]
+
+
+def refused(reason: pb.Denial.Reason) -> pb.ReserveResponse:
+    return pb.ReserveResponse(decision=pb.ReserveResponse.DENIED, denial=pb.Denial(reason=reason))
+
+
+@pytest.mark.parametrize(
+    ("answer", "exit_code", "said"),
+    [
+        (refused(pb.Denial.KEY_UNKNOWN), 5, "the key acme/search/bot is not known; name another one, or mint it with"),
+        (refused(pb.Denial.KEY_DISABLED), 6, "the key acme/search/bot is disabled; name another one"),
+        (refused(pb.Denial.KEY_EXPIRED), 6, "the key acme/search/bot is expired; name another one"),
+        (Fails(grpc.StatusCode.PERMISSION_DENIED, "send api_key"), 7, "--charge-address"),
+        (Fails(grpc.StatusCode.UNAVAILABLE, "no store"), 4, "no store"),
+        (Fails(grpc.StatusCode.INVALID_ARGUMENT, "model: use at most"), 2, "model: use at most"),
+        (Fails(grpc.StatusCode.INVALID_ARGUMENT, "tags.name: use 1 to 64"), 2, "tags.name: use 1 to 64"),
+    ],
+)
+def test_a_charge_that_would_be_refused_is_found_before_any_row_is_written(
+    limiter: CommandLine,
+    book: Ledger,
+    directory: Path,
+    service: FakeSidecar,
+    *,
+    answer: object,
+    exit_code: int,
+    said: str,
+) -> None:
+    del book
+    bill(directory, ["1", "1.1", "1", "1", "0.5"])  # a correction comes before the charge
+    service.answers("Reserve", answer)
+    assert said in limiter.run(*ADJUST, "--charge-tag", "customer:acme", "--yes", exit_code=exit_code).err
+    assert written(service) == []
+    asked = service.request("Reserve")
+    assert (asked.key_id, asked.model, asked.dry_run) == ("acme/search/bot", "gpt-4o-2024-08-06", True)
+    assert [(tag.name, tag.value) for tag in asked.tags] == [("customer", "acme")]
+
+
+def test_a_limit_that_is_used_up_does_not_keep_a_charge_from_being_written(
+    limiter: CommandLine, book: Ledger, directory: Path, service: FakeSidecar
+) -> None:
+    del book
+    bill(directory, ["1", "1", "1", "1", "0.5"])
+    service.answers("Reserve", refused(pb.Denial.SPEND_CEILING))
+    limiter.run(*ADJUST, "--yes")
+    assert written(service) == ["Charge"]
+
+
+@pytest.mark.parametrize(
+    ("costs", "words", "said"),
+    [
+        (["1", "1.1", "1", "1"], ("--reason", "x" * 257), "--reason"),
+        (["1", "1.1", "1", "1", "10000000"], (), "a row books at most"),
+    ],
+)
+def test_a_row_that_the_books_cannot_take_is_found_before_any_is_written(
+    limiter: CommandLine,
+    book: Ledger,
+    directory: Path,
+    service: FakeSidecar,
+    *,
+    costs: list[str],
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    del book
+    bill(directory, costs)
+    assert said in limiter.run(*ADJUST, *words, "--yes", exit_code=2).err
+    assert written(service) == []
+
+
+def test_charges_carry_the_tags_that_are_said_and_show_them_before_the_question(
+    limiter: CommandLine, book: Ledger, directory: Path, service: FakeSidecar
+) -> None:
+    del book
+    bill(directory, ["1", "1", "1", "1", "0.5"])
+    tags = ("--charge-tag", "customer:acme", "--charge-tag", "project:bill")
+    output = limiter.run(*ADJUST, *tags, stdin="y\n")
+    assert "1 charge, +0.50 USD, to acme/search/bot, customer:acme, project:bill" in output.out
+    charged = service.request("Charge")
+    assert [(tag.name, tag.value) for tag in charged.tags] == [("customer", "acme"), ("project", "bill")]
+    (step,) = limiter.run(*ADJUST, *tags, "--format", "json", exit_code=1).json["plan"]
+    assert (step["charge_to"], step["tags"]) == ("acme/search/bot", [["customer", "acme"], ["project", "bill"]])
+    assert "without tags: for no customer" in limiter.run(*ADJUST, stdin="n\n", exit_code=1).out
+
+
 def test_adjusting_shows_the_rows_and_asks_first(
     limiter: CommandLine, book: Ledger, directory: Path, service: FakeSidecar
 ) -> None:
@@ -173,7 +280,7 @@ def test_adjusting_shows_the_rows_and_asks_first(
     assert output.row("charge ", "id-4", "0.00")[3:5] == ["0.00", "0.50"]
     assert "1 correction, +0.10 USD" in output.out
     assert "nothing was written" in output.err
-    assert service.asked == []
+    assert written(service) == []
 
 
 def test_adjusting_corrects_calls_and_charges_what_only_the_bill_has(

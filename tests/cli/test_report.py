@@ -54,6 +54,22 @@ def test_a_table_has_every_customer_the_untagged_and_the_total(limiter: CommandL
     assert output.row("acme/search", "monthly") == ["acme/search", "monthly", "SPEND_CEILING", "1,234"]
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_no_date_amount_or_name_is_folded_however_narrow_the_terminal_is(
+    columns: int, limiter: CommandLine, database: Database, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "globex-international-holdings-gmbh"
+    book.row(cost=1_500_000_000, tags=[("customer", name)], model="us.anthropic.claude-3-5-sonnet-20241022-v2:0")
+    book.book(Booking(database))
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    output = limiter.run(*MONTH, "--by", "day,hour,customer,model")
+
+    row = output.row(name)
+    assert row[:4] == ["2026-11-01", "2026-11-01T01:00+00:00", name, "us.anthropic.claude-3-5-sonnet-20241022-v2:0"]
+    assert "1.500000000" in row
+
+
 def test_without_a_grouping_there_is_one_line(limiter: CommandLine) -> None:
     output = limiter.run(*MONTH, "--where", "team=ads", "--format", "json").json
     assert (output["lines"], output["total"]["cost_nanousd"]) == ([], 1)

@@ -126,6 +126,20 @@ def test_dates_are_read_in_the_time_zone(limiter: CommandLine) -> None:
 
 
 @pytest.mark.usefixtures("november")
+def test_a_whole_month_is_that_of_the_time_zone(limiter: CommandLine) -> None:
+    words = ("what-if", "--policy", "new.yaml", "--format", "json")
+
+    utc, new_york = "UTC", "America/New_York"
+    assert limiter.run(*words, "--month", "2026-11").json == limiter.run(*words, *NOVEMBER_IN_FULL).json
+    found = {zone: limiter.run(*words, "--month", "2026-11", "--timezone", zone).json for zone in (utc, new_york)}
+    assert {zone: one["calls"] for zone, one in found.items()} == {utc: 48, new_york: 44}
+    assert (found[new_york]["from"], found[new_york]["to"]) == (
+        "2026-11-01T00:00:00-04:00",
+        "2026-12-01T00:00:00-05:00",
+    )
+
+
+@pytest.mark.usefixtures("november")
 def test_an_answer_is_the_same_every_time_and_touches_nothing(limiter: CommandLine, directory: Path) -> None:
     words = ("what-if", "--policy", "new.yaml", *NOVEMBER_IN_FULL, "--format", "json")
 
@@ -172,6 +186,9 @@ def test_mistakes_in_the_policy_are_told_as_check_tells_them(limiter: CommandLin
     [
         (("--from", "2026-12-01", "--to", "2026-11-01"), "--to: '2026-11-01'"),
         (("--from", "yesterday"), "--from: 'yesterday'"),
+        (("--month", "2026-13"), "--month: '2026-13'"),
+        (("--month", "2026-11", "--to", "2026-11-15"), "--month: '2026-11' is not valid; use it, or --from and --to"),
+        (("--month", "2026-11", "--from", "2026-11-15"), "not both"),
         (("--timezone", "Mars"), "timezone: 'Mars'"),
         (("--policy", "absent.yaml"), "--policy: 'absent.yaml'"),
     ],

@@ -47,7 +47,7 @@ def test_every_field_of_an_organization_is_in_the_dictionary() -> None:
     key = Scope("acme", "TEAM", "KEY")
     fields = [keys.VERSION_FIELD, keys.DOCUMENT_FIELD, keys.key_field(key), *map(keys.scope_field, key.lineage())]
     fields += [keys.refused_field(key, "LIMIT"), keys.overage_field(key, "COUNTER")]
-    fields += [keys.opening_field(key, "COUNTER")]
+    fields += [keys.opening_field(key, "COUNTER"), b"began", b"noted", keys.left_field(key)]
     assert table_of(PAGE, "key", "type").rows[0]["content"] == ", ".join(field.decode() for field in fields)
 
 
@@ -66,7 +66,7 @@ def test_an_overage_is_as_the_scripts_write_it() -> None:
 
 def test_openings_and_their_notes_are_as_the_scripts_write_them() -> None:
     (packed,) = re.findall(r"^local OPENING = '<(\S+)'", page(f"{LUA}/open.lua"), re.MULTILINE)
-    (noted,) = re.findall(r"struct\.pack\('<(\S+)', 1, now, epoch, seq\)", page(f"{LUA}/replace.lua"))
+    (noted,) = re.findall(r"struct\.pack\('<(\S+)', 1, now, epoch, seq, order\)", page(f"{LUA}/replace.lua"))
     (section,) = re.findall(r"^## Opening of a spend limit\n(.*?)\n## ", page(PAGE), re.MULTILINE | re.DOTALL)
     described = re.findall(r"^(`format B`.*?)\.$", section, re.MULTILINE)
     assert ["".join(re.findall(r"\b\S+ (B|I8|i8)`", line)) for line in described] == [packed, noted]

@@ -36,6 +36,8 @@ vars(scripting_mixin)["FunctionsEngine"] = _Engine
 class _FakeLine(FakeAsyncRedisConnection):
     """A connection as Lanes take it, without a socket under it."""
 
+    is_quiet = True
+
     async def exchange(self, command: bytes) -> Any:  # noqa: ANN401 - whatever the server replies
         await self.send_packed_command(command, check_health=False)
         return await self.read_response()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from standardwebhooks import Webhook
@@ -56,9 +60,36 @@ class Receiver:
         return [one.id for one in self.got]
 
 
+def as_slack(got: Got) -> tuple[int, bytes]:
+    """What an incoming webhook of Slack answers; other markup than `&amp;`, `&lt;` and `&gt;` is a mistake here."""
+    message = got.json
+    blocks = message.get("blocks", [])
+    parts = [part for block in blocks for part in block.get("elements", [block.get("text")])]
+    texts = [message.get("text") or "", *(part["text"] for part in parts)]
+    mistakes = {
+        "invalid_payload": got.headers["content-type"].partition(";")[0] != "application/json",
+        "no_text": not texts[0],
+        "msg_too_long": len(texts[0]) > 40_000,
+        "invalid_blocks": any(part["type"] != "mrkdwn" or not 1 <= len(part["text"]) <= 3_000 for part in parts)
+        or any(len(block.get("elements", ())) > 10 for block in blocks)
+        or len(blocks) > 50,
+        "markup": any(re.search(r"[<>]|&(?!(amp|lt|gt);)", text) for text in texts),
+    }
+    wrong = next((name for name, is_so in mistakes.items() if is_so), None)
+    return (400, wrong.encode()) if wrong else (200, b"ok")
+
+
+def certify(file: Path, *options: str) -> Path:
+    """Write a new certificate and its key into a file, by the openssl program; by default it signs itself."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", f"/CN={file.stem}", "-keyout", str(file), "-out", str(file), *options]
+    subprocess.run(command, check=True, capture_output=True)
+    return file
+
+
 @contextmanager
-def receiving() -> Iterator[Receiver]:
-    """Listen on a free port."""
+def receiving(certificate: Path | None = None) -> Iterator[Receiver]:
+    """Listen on a free port; with TLS if there is a certificate with its key."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -91,7 +122,11 @@ def receiving() -> Iterator[Receiver]:
             pass
 
     server = Server(("127.0.0.1", 0), Handler)
-    receiver.url = f"http://127.0.0.1:{server.server_port}/limiter"
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    receiver.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}/limiter"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from limiter.domain.reservations import Basis, State
@@ -48,6 +49,41 @@ def test_a_threshold_that_was_passed_is_told_with_what_the_row_says(database: Da
         "row": f"7-{NOVEMBER}-0",
     }  # fmt: skip
     assert sentence(alert) == "acme/search has passed 80 % of its limit monthly."
+
+
+def test_a_threshold_is_told_with_the_time_that_its_row_names(database: Database, booking: Booking) -> None:
+    book = Ledger()
+    book.note(RowKind.EVENT, PASSED | {"window_start_ms": NOVEMBER, "resets_at_ms": NOVEMBER + 30 * DAY})
+    book.book(booking)
+    (alert,) = told(database)
+    assert alert.data == {
+        "organization": "acme", "scope": "acme/search", "limit": "monthly", "threshold": 0.8,
+        "row": f"7-{NOVEMBER}-0",
+        "window_start": "2026-11-01T00:00:00.000Z", "resets_at": "2026-12-01T00:00:00.000Z",
+    }  # fmt: skip
+    assert sentence(alert) == (
+        "acme/search has passed 80 % of its limit monthly; the window began at 2026-11-01T00:00:00.000Z"
+        " and ends at 2026-12-01T00:00:00.000Z."
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "told_of_it"),
+    [
+        ({"window": "total", "window_start_ms": 0, "resets_at_ms": TOTAL_END}, {"window": "total"}),
+        ({"window_start_ms": 0, "resets_at_ms": NOVEMBER}, {"resets_at": "2026-11-01T00:00:00.000Z"}),
+    ],
+)
+def test_a_time_that_its_row_does_not_know_is_left_out_of_a_threshold(
+    database: Database, booking: Booking, row: dict[str, Any], told_of_it: dict[str, Any]
+) -> None:
+    book = Ledger()
+    book.note(RowKind.EVENT, PASSED | row)
+    book.book(booking)
+    (alert,) = told(database)
+    assert alert.data.items() - (PASSED | {"organization": "acme", "row": f"7-{NOVEMBER}-0"}).items() == (
+        told_of_it.items()
+    )
 
 
 def test_a_threshold_is_told_with_its_amounts_once_the_row_has_them() -> None:

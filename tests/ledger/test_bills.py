@@ -11,7 +11,7 @@ import pytest
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.reconciling.bills import Bill
 from limiter.ledger.reconciling.bills.aws_cur import model_of as aws_model
-from limiter.ledger.reconciling.bills.lines import BillLine
+from limiter.ledger.reconciling.bills.lines import BillLine, part_of
 from limiter.ledger.reconciling.bills.names import key_of
 from limiter.ledger.reconciling.bills.openai import model_of as openai_model
 from limiter.ledger.reconciling.bills.vertex import model_of as vertex_model
@@ -233,6 +233,20 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_one_model_has_one_key_however_it_is_written(names: tuple[str, ...]) -> None:
     assert len({key_of(name) for name in names}) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("input", "input"), ("uncached_input_tokens", "input"), ("input_no_cache", "input"),
+        ("output, long context", "output"), ("Gemini 2.5 Flash GA Thinking Text Output - Predictions", "output"),
+        ("cached input", "cache_read"), ("cache_read_input_tokens", "cache_read"),
+        ("USE1-Claude4.5Haiku-cache-write-input-token-count", "cache_write"),
+        ("cache_creation.ephemeral_5m_input_tokens", "cache_write"), ("Caching Storage", ""), ("web search", ""),
+    ],
+)  # fmt: skip
+def test_the_kind_of_token_is_found_in_what_bills_call_their_lines(words: str, part: str) -> None:
+    assert part_of(words) == part
 
 
 def test_different_models_have_different_keys() -> None:

@@ -146,6 +146,20 @@ async def test_a_drain_that_dies_is_taken_over_without_loss_or_repetition(
     assert booked(books) == (280, spent)
 
 
+async def test_what_a_dead_drain_had_written_is_told_to_the_store_by_the_next(
+    limiter: Limiter, books: Database
+) -> None:
+    drain = await drain_of(limiter, books)
+    drain._booking = Dying(books)
+    drain._booking.after = True
+    await spend(limiter, 20)
+    with pytest.raises(KeyboardInterrupt):
+        await drain.look()
+    assert await limiter.store.waiting([SHARD]) == {SHARD: 20}
+    assert await (await drain_of(limiter, books)).drain() == 0
+    assert await limiter.store.waiting([SHARD]) == {SHARD: 0}
+
+
 async def test_rows_wait_in_the_store_while_the_books_are_away(
     limiter: Limiter, books: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import Connection, delete, text, update
 
 from limiter.domain.errors import FailedPrecondition, NotFound
 from limiter.domain.reservations import Basis, State
@@ -20,6 +20,8 @@ from limiter.ledger.invoicing.checks import check, missing_numbers, numbers
 from limiter.ledger.invoicing.invoices import Invoices, Issued
 from limiter.ledger.invoicing.months import Month
 from limiter.ledger.invoicing.plans import Terms, read_plans
+from limiter.ledger.invoicing.prices import UsageUnpriced
+from limiter.ledger.invoicing.usages import Question, Usage, usages
 from limiter.ledger.schema import invoices, ledger
 from tests.ledger.invoice_oracle import Call, total
 from tests.ledger.rows import DAY, HOUR, NOVEMBER, Ledger
@@ -52,7 +54,7 @@ class Desk:
         return self.invoices.preview(terms, month_of(month, terms.timezone)).paper
 
     def troubles(self) -> list[str]:
-        return [one.trouble for number in numbers(self.database) if (one := check(self.database, number)).trouble]
+        return [one.trouble for one in check(self.database, numbers(self.database)) if one.trouble]
 
 
 @pytest.fixture
@@ -94,7 +96,12 @@ def test_issuing_again_gives_the_same_bytes_whatever_has_changed(desk: Desk, boo
     again = desk.issue(terms_of(), now_ms=JANUARY + 300 * DAY)
     dearer = desk.issue(terms_of(terms={"markup_percent": 50}))
     assert again.invoice == dearer.invoice == first.invoice
-    assert (first.is_new, again.is_new, again.same_terms, dearer.same_terms) == (True, False, True, False)
+    assert (first.draft is not None, again.draft is not None, again.same_terms, dearer.same_terms) == (
+        True,
+        False,
+        True,
+        False,
+    )
     assert not desk.troubles()
 
 
@@ -206,15 +213,141 @@ def test_months_begin_at_the_midnight_of_their_zone(desk: Desk, book: Ledger, bo
     assert not desk.troubles()
 
 
-def test_a_customer_of_another_organization_is_another_one(desk: Desk, book: Ledger, booking: Booking) -> None:
-    book.row(cost=3 * USD)
+def test_customers_of_two_organizations_may_have_one_name(desk: Desk, book: Ledger, booking: Booking) -> None:
     other = Ledger(shard=9)
-    other.row(cost=USD, key="umbrella/t/k")
+    for at_ms in (NOVEMBER, DECEMBER):
+        book.row(at_ms=at_ms, cost=3 * USD)
+        other.row(at_ms=at_ms, cost=USD, key="umbrella/t/k")
     book.book(booking)
     other.book(booking)
-    assert desk.issue(terms_of(organization="acme")).invoice.paper["total_usd"] == "3.00"
-    with pytest.raises(FailedPrecondition, match="was issued to globex of organization acme"):
-        desk.issue(terms_of(organization="umbrella"))
+    names = ("acme", "umbrella")
+    november = [desk.issue(terms_of(organization=name)).invoice for name in names]
+    book.row(cost=5 * USD)
+    book.book(booking)
+    december = [desk.issue(terms_of(organization=name), "2026-12").invoice for name in reversed(names)]
+    assert [one.paper["total_usd"] for one in november] == ["3.00", "1.00"]
+    assert [lines(one.paper, "correction")[:1] for one in december] == [
+        [],
+        [("Further charge for 2026-11, invoice INV-2027-000001: corrected after it was issued", "5.00")],
+    ]
+    assert numbers(desk.database) == [f"INV-2027-00000{count}" for count in range(1, 5)]
+    assert desk.issue(terms_of(organization="umbrella")).invoice == november[1]
+    assert [one.number for one in desk.invoices.all(organization="acme")] == ["INV-2027-000001", "INV-2027-000004"]
+    assert not desk.troubles()
+
+
+def test_one_organization_and_all_of_them_never_bill_the_same_calls(desk: Desk, book: Ledger, booking: Booking) -> None:
+    for customer in ("globex", "hooli"):
+        book.row(cost=3 * USD, tags=[("customer", customer)])
+    book.book(booking)
+    desk.issue(terms_of(organization="acme"))
+    with pytest.raises(FailedPrecondition, match=r"1 bills the calls to globex of organization acme alone.*name one"):
+        desk.issue(terms_of())
+    desk.issue(terms_of("hooli"))
+    with pytest.raises(FailedPrecondition, match=r"2 bills the calls to hooli of all organizations.*leave it out"):
+        desk.preview(terms_of("hooli", organization="acme"))
+
+
+def test_an_organization_that_no_call_is_of_is_not_found(desk: Desk, book: Ledger, booking: Booking) -> None:
+    book.row()
+    book.book(booking)
+    with pytest.raises(NotFound, match="no call in the books is of organization acne"):
+        desk.preview(terms_of(organization="acne", terms={"minimum": 5}))
+
+
+PRICES: dict[str, Any] = {"match": "gpt-*", "input_per_million": 100_000}
+
+
+def test_usage_without_a_price_is_not_billed_as_free_but_named(desk: Desk, book: Ledger, booking: Booking) -> None:
+    book.row(cost=USD)
+    book.row(cost=USD, usage={"input_tokens": 10, "cache_read_tokens": 4, "input_audio_tokens": 3, "searches": 2})
+    book.row(cost=USD, model="o3")
+    book.row(cost=USD, model="o3", tags=[("customer", "hooli")])
+    book.row(cost=USD, model="o3", tags=[("customer", "globex"), ("feature", "x")])
+    book.row(cost=0, model="idle", state=State.RELEASED, usage={"input_tokens": 0})
+    book.book(booking)
+    terms = terms_of(terms={"prices": [PRICES]}, lines="tag:feature")
+    for refuse in (desk.issue, desk.preview):
+        with pytest.raises(UsageUnpriced) as caught:
+            refuse(terms)
+    (found,) = caught.value.unpriced.values()
+    assert [(one.model, one.calls, dict(one.units), one.whole) for one in found] == [
+        ("gpt-4o", 2, {"output_tokens": 5, "searches": 2}, False),
+        ("o3", 2, {"input_tokens": 20, "output_tokens": 10}, True),
+    ]
+    message = str(caught.value)
+    assert "2026-11: gpt-4o (openai) has no price for 5 output tokens, 2 searches (2 calls to the model)" in message
+    assert "2026-11: no price matches o3 (openai): 2 calls, 20 input tokens, 10 output tokens" in message
+    assert "Price it in the plan; 0 makes it free" in message
+    assert not list(desk.invoices.all())
+
+
+@pytest.mark.parametrize(
+    ("rest", "price", "total"),
+    [
+        ({"match": "o3", "per_call": 0}, {"output_per_million": 0, "units": {"searches": 0}}, "2.00"),
+        ({"match": "o*", "per_call": 7}, {"output_per_million": 0, "units": {"searches": "0.5"}}, "10.00"),
+        (None, {"output_per_million": 200_000, "units": {"searches": 1}}, "6.50"),
+    ],
+)
+def test_what_the_plan_names_free_flat_or_by_markup_has_a_price(
+    database: Database, booking: Booking, rest: dict[str, Any] | None, price: dict[str, Any], total: str
+) -> None:
+    desk, book = Desk(database), Ledger()
+    book.row(cost=USD)
+    book.row(cost=USD, usage={"input_tokens": 10, "searches": 2})
+    book.row(cost=USD, model="o3")
+    book.book(booking)
+    prices = [PRICES | price, *([] if rest is None else [rest])]
+    terms = terms_of(terms={"prices": prices, **({"markup_percent": 50} if rest is None else {})})
+    assert desk.issue(terms).invoice.paper["total_usd"] == total
+    assert not desk.troubles()
+
+
+def test_what_a_frozen_plan_leaves_without_a_price_is_priced_by_the_next_one_for_good(
+    desk: Desk, book: Ledger, booking: Booking
+) -> None:
+    full = {**PRICES, "output_per_million": 0}
+    for at_ms in (NOVEMBER, DECEMBER, JANUARY):
+        book.row(at_ms=at_ms, cost=USD, usage={"input_tokens": 10})
+    book.book(booking)
+    desk.issue(terms_of(terms={"prices": [PRICES]}))
+    book.row(cost=USD, usage={"input_tokens": 10, "output_tokens": 10, "searches": 1})
+    book.row(cost=USD, model="o3")
+    book.book(booking)
+    with pytest.raises(UsageUnpriced, match="2026-11: no price matches o3"):
+        desk.issue(terms_of(terms={"prices": [full]}), "2026-12")
+    prices = [{**full, "input_per_million": 5, "units": {"searches": 3}}, {"match": "o3", "per_call": 4}]
+    december = desk.issue(terms_of(terms={"prices": prices}), "2026-12").invoice.paper
+    assert [usd for _, usd in lines(december, "correction")] == ["8.00"]
+    dearer = [{**full, "units": {"searches": 30}}, {"match": "o3", "per_call": 40}]
+    assert lines(desk.issue(terms_of(terms={"prices": dearer}), "2027-01").invoice.paper, "correction") == []
+    assert not desk.troubles()
+
+
+def test_verify_reads_the_rows_of_a_month_once_for_all_its_invoices(
+    desk: Desk, book: Ledger, booking: Booking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"customer-{i}" for i in range(6)]
+    free = {"input_per_million": 0, "output_per_million": 0}
+    terms = {"prices": [{"match": "*", "per_call": 1, **free, "units": {"images": 2}}]}
+    for month, at_ms in (("2026-11", NOVEMBER), ("2026-12", DECEMBER)):
+        for name in names:
+            for other in names:  # between two invoices rows come in, for both months
+                book.row(at_ms=at_ms, cost=USD, tags=[("customer", other)], usage={"images": 1})
+                book.row(at_ms=NOVEMBER, cost=USD, tags=[("customer", other)])
+            book.book(booking)
+            desk.issue(terms_of(name, terms=terms if name > names[2] else {}), month)
+    read: list[Question] = []
+
+    def counting(connection: Connection, question: Question) -> Iterator[Usage]:
+        read.append(question)
+        return usages(connection, question)
+
+    monkeypatch.setattr("limiter.ledger.invoicing.checks.usages", counting)
+    found = check(desk.database, numbers(desk.database))
+    assert [one.trouble for one in found] == [""] * 12
+    assert [question.since_ms for question in read] == [NOVEMBER, DECEMBER]
 
 
 def test_a_customer_that_no_call_names_is_not_found(desk: Desk, book: Ledger, booking: Booking) -> None:
@@ -235,7 +368,7 @@ def test_a_month_without_calls_is_billed_its_minimum_or_not_at_all(desk: Desk, b
 
 
 def test_units_of_rows_are_billed_as_corrected(desk: Desk, book: Ledger, booking: Booking) -> None:
-    terms = terms_of(terms={"prices": [{"match": "painter", "units": {"images": "0.25"}}]})
+    terms = terms_of(terms={"prices": [{"match": "painter", "units": {"images": "0.25"}}], "markup_percent": 0})
     book.row(model="painter", usage={"images": 2}, reservation=SOME)
     book.row(model="painter", usage={"images": 1})
     book.book(booking)
@@ -267,13 +400,13 @@ def test_a_changed_row_invoice_or_number_is_found(desk: Desk, book: Ledger, book
     assert not desk.troubles()
     with desk.database.write() as connection:
         connection.execute(update(ledger).where(ledger.c.seq == 1).values(amount_nanousd=11 * USD))
-    assert [check(desk.database, number).trouble[:16] for number in numbers(desk.database)] == ["", "made anew from i"]
+    assert [one.trouble[:16] for one in check(desk.database, numbers(desk.database))] == ["", "made anew from i"]
     with desk.database.write() as connection:
         connection.execute(update(invoices).where(invoices.c.number.like("%1")).values(customer="x"))
-    assert "its checksum is not" in check(desk.database, "INV-2027-000001").trouble
+    assert "its checksum is not" in check(desk.database, ["INV-2027-000001"])[0].trouble
     with desk.database.write() as connection:
         connection.execute(delete(invoices).where(invoices.c.number.like("%1")))
-    assert check(desk.database, "INV-2027-000002").trouble == "it follows INV-2027-000001, which is not there"
+    assert check(desk.database, ["INV-2027-000002"])[0].trouble == "it follows INV-2027-000001, which is not there"
     assert list(missing_numbers(numbers(desk.database))) == ["INV-2027-000001"]
 
 
@@ -290,7 +423,9 @@ def test_random_months_come_to_what_an_oracle_reckons(desk: Desk, book: Ledger, 
         "markup_percent": str(dice.randrange(-2_000, 9_000) / Decimal(100)),
         "tiers": [{"above": dice.randrange(5, 50), "percent": "-7.5"}],
     }
-    plan |= {"prices": [{"match": "gpt-4o", "input_per_million": "2.5", "per_call": "0.003"}]} if seed % 2 else {}
+    plan |= (
+        {"prices": [{"match": "gpt-4o", "input_per_million": "2.5", "output_per_million": "10"}]} if seed % 2 else {}
+    )
     common: dict[str, Any] = {
         "rounding": {"rule": dice.choice(("half-even", "half-up")), "each": dice.choice(("line", "total"))}
     }
@@ -385,8 +520,7 @@ def test_an_issued_month_is_unique_in_the_database_itself(desk: Desk, book: Ledg
     book.row(cost=USD)
     book.book(booking)
     desk.issue(terms_of())
-    copy = (
-        "INSERT INTO invoices SELECT 'X', customer, month, issued_ms, positions, plan, document, checksum FROM invoices"
-    )
+    rest = "organization, customer, month, issued_ms, positions, plan, document, checksum FROM invoices"
+    copy = f"INSERT INTO invoices SELECT 'X', {rest}"
     with pytest.raises(Exception, match=r"(?i)unique"), desk.database.write() as connection:
         connection.execute(text(copy))

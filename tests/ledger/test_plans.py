@@ -26,7 +26,6 @@ def test_the_example_is_a_valid_plan() -> None:
     assert not found
     terms = read_plans(tree).for_customer("initech")
     assert (terms.markup_percent, terms.tiers, len(terms.prices or ())) == (Decimal(20), None, 3)
-    assert terms.priced_units == {"audio_seconds"}
 
 
 def test_a_customer_has_the_terms_of_all_but_for_its_own() -> None:
@@ -70,7 +69,7 @@ def test_terms_of_one_customer_say_nothing_of_the_others() -> None:
         ({"terms": {"included": {"tokens": True}}}, "terms.included.tokens: true is not valid; write a whole number"),
         ({"terms": {"included": 5}}, "terms.included: 5 is not valid; write a mapping of names to values"),
         ({"terms": {"prices": [{"match": "x"}]}}, "terms.prices[0]: no price is given; write 0 for what is free"),
-        ({"terms": {"prices": [{"per_call": "-1"}]}}, "terms.prices[0].match: is missing"),
+        ({"terms": {"prices": [{"per_call": "-1"}]}}, "terms.prices[0].match: missing; this field"),
         (
             {"terms": {"prices": [{"match": "x", "units": {"calls": 1}}]}},
             "terms.prices[0].units.calls: 'calls' is not valid; it has a field of its own",
@@ -106,3 +105,5 @@ def test_what_is_no_mapping_is_refused() -> None:
 def test_a_name_that_no_tag_can_have_is_no_customer() -> None:
     with pytest.raises(InvalidArgument, match="customer: '' is not valid"):
         read_plans({"version": 1}).for_customer("")
+    with pytest.raises(InvalidArgument, match="organization: '' is not valid"):
+        read_plans({"version": 1}).for_customer("acme", "")

@@ -361,6 +361,43 @@ def test_what_is_not_known_of_refusals_is_said(database: Database) -> None:
 
 
 @pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize(
+    ("by", "told"),
+    [
+        ("model", ["3 refused calls which model"]),
+        ("customer,model", ["3 refused calls which customer, model"]),
+        ("key,day", ["3 refused calls which team, key", "2 refused calls which key"]),
+        ("key,model", ["3 refused calls which team, key, model", "2 refused calls which key"]),
+        ("operation", ["6 refused calls which operation"]),
+        ("tag:model", ["6 refused calls which tag:model"]),
+        ("organization,day", []),
+    ],
+)
+def test_a_note_on_refusals_names_what_is_not_known_of_them_and_nothing_else(
+    database: Database, by: str, told: list[str]
+) -> None:
+    notes = [note for note in make_report(database, asked(by)).notes if "refused calls" in note]
+    assert notes == [f"it is not known of {one} they had: they are counted in the total only" for one in told]
+
+
+def test_of_refusals_whose_model_is_known_the_note_names_the_team_alone(database: Database, booking: Booking) -> None:
+    book = Ledger()
+    ones = [refusal(NOVEMBER, scope="acme", model=model) for model in ("gpt-4o", "o3", "")]
+    book.note(RowKind.REFUSALS, {"refusals": [*ones, refusal(NOVEMBER, scope="acme", count=7, calls=0)]})
+    book.book(booking)
+    report = make_report(database, asked("team,model"))
+    assert (report.lines, report.total.refusals) == ([], 3)
+    assert report.notes == [
+        "it is not known of 3 refused calls which team they had: they are counted in the total only"
+    ]
+    assert refused(make_report(database, asked("model"))) == {
+        (model,): {"SPEND_CEILING": 1} for model in ("gpt-4o", "o3", None)
+    }
+    report = make_report(database, asked("", ["team=search", "model=o3"]))
+    assert "1 refused calls which team they had: they are not counted" in report.notes[0]
+
+
+@pytest.mark.usefixtures("refusing")
 def test_refusals_of_an_hour_that_is_cut_are_told_by_the_minute(database: Database) -> None:
     middle = NOVEMBER + HOUR + 1_800_000
     assert make_report(database, asked("", time=(ALL[0], middle))).total.refused == {"SPEND_CEILING": 2}

@@ -348,8 +348,8 @@ def test_the_same_call_again_after_nobody_claimed_it_is_no_fault(database: Datab
 
 
 def test_a_changed_invoice_is_found(booked: Database) -> None:
-    row = {"number": "A-1", "customer": "globex", "month": "2026-11", "issued_ms": 1, "positions": "{}", "plan": "{}",
-           "document": "{}"}  # fmt: skip
+    row = {"number": "A-1", "organization": "", "customer": "globex", "month": "2026-11", "issued_ms": 1,
+           "positions": "{}", "plan": "{}", "document": "{}"}  # fmt: skip
     body = json.dumps(list(row.values()), ensure_ascii=False, separators=(",", ":"))
     signed = row | {"checksum": blake2b(body.encode(), digest_size=16).digest()}
     changed(booked, lambda connection: connection.execute(invoices.insert().values(signed)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from limiter.ledger.alerting.webhooks import Alerts
 from limiter.ledger.database import Database
 from limiter.ledger.schema import alerts, deliveries
 from limiter.observability.metrics import Metrics
-from tests.ledger.receivers import OLD_SECRET, SECRET, Got, Receiver, receiving
+from tests.ledger.receivers import OLD_SECRET, SECRET, Got, Receiver, as_slack, certify, receiving
 
 ROOT = Path(__file__).parents[2]
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 24 * 3_600_000
@@ -95,6 +96,17 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `ca.pem`, a private authority, and `receiver.pem`, which it signed for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl program is not installed here")
+    folder = tmp_path_factory.mktemp("certificates")
+    ca = str(certify(folder / "ca.pem"))
+    certify(folder / "receiver.pem", "-addext", "subjectAltName=IP:127.0.0.1", "-CA", ca, "-CAkey", ca)
+    return folder
+
+
 def endpoint(receiver: Receiver, name: str = "ops", **other: Any) -> Endpoint:  # noqa: ANN401 - its fields
     return Endpoint(name, receiver.url, **{"secrets": (SECRET,)} | other)
 
@@ -116,6 +128,62 @@ async def test_an_alert_arrives_once_with_a_signature_that_the_library_accepts(
     assert body["data"]["ceiling_usd"] == "5.00"
     assert office.outcomes(alert) == {"log": "logged", "ops": "delivered: 200"}
     assert office.count("delivered") == 1
+
+
+async def test_a_receiver_with_a_certificate_of_a_private_authority_gets_alerts_once_that_is_trusted(
+    office: Office, certificates: Path
+) -> None:
+    with receiving(certificates / "receiver.pem") as receiver:
+        changed: list[tuple[Endpoint, ...]] = []
+        sender = office.sender(endpoint(receiver), reload=lambda: changed.pop() if changed else None)
+        await sender.deliver_due()
+        alert = office.alert()
+        for attempt in (1, 2):
+            with structlog.testing.capture_logs() as lines:
+                assert await sender.deliver_due() == 0
+            assert office.outcomes(alert)["ops"].startswith("failed: no answer: ")
+            assert "certificate verify failed" in office.outcomes(alert)["ops"]
+            (failed,) = [line for line in lines if line["event"] == "webhook.failed"]
+            assert (failed["attempt"], "certificate verify failed" in failed["answer"]) == (attempt, True)
+            office.clock.tick(6 * SECOND if attempt == 1 else 6 * MINUTE)
+        assert not receiver.got
+
+        changed.append((endpoint(receiver, ca=(certificates / "ca.pem").read_text()),))
+        assert await sender.deliver_due() == 1
+        assert [got.signed_by(SECRET) for got in receiver.got] == [True]
+        assert office.outcomes(alert)["ops"] == "delivered: 200"
+
+
+async def test_a_certificate_for_another_host_is_not_taken_whoever_signed_it(
+    office: Office, certificates: Path
+) -> None:
+    with receiving(certificates / "receiver.pem") as receiver:
+        receiver.url = receiver.url.replace("127.0.0.1", "localhost")
+        sender = office.sender(endpoint(receiver, ca=(certificates / "ca.pem").read_text()))
+        await sender.deliver_due()
+        alert = office.alert()
+        assert await sender.deliver_due() == 0
+        assert "Hostname mismatch" in office.outcomes(alert)["ops"]
+        assert not receiver.got
+
+
+async def test_an_endpoint_with_an_authority_of_its_own_trusts_no_other_and_is_trusted_for_no_other(
+    office: Office, certificates: Path, tmp_path: Path
+) -> None:
+    other_ca = certify(tmp_path / "ca.pem")
+    with receiving(certificates / "receiver.pem") as receiver:
+        sender = office.sender(
+            endpoint(receiver, "private", ca=(certificates / "ca.pem").read_text()),
+            endpoint(receiver, "other", ca=other_ca.read_text()),
+            endpoint(receiver, "public"),
+        )
+        await sender.deliver_due()
+        alert = office.alert()
+        assert await sender.deliver_due() == 1
+        outcomes = office.outcomes(alert)
+        assert outcomes.pop("private") == "delivered: 200"
+        assert all("certificate verify failed" in outcomes[name] for name in ("other", "public"))
+        assert len(receiver.got) == 1
 
 
 async def test_while_secrets_change_each_of_them_signs(office: Office, receiver: Receiver) -> None:
@@ -401,6 +469,21 @@ async def test_slack_gets_a_sentence_that_rings_nobodys_bell(office: Office, rec
     assert section["text"] == {"type": "mrkdwn", "text": text, "verbatim": True}
     assert alert.id in context["elements"][0]["text"]
     assert "webhook-signature" not in got.headers
+
+
+async def test_slack_takes_every_message_whatever_names_are_in_it(office: Office, receiver: Receiver) -> None:
+    def answer(got: Got) -> None:
+        receiver.status, receiver.body = as_slack(got)
+
+    receiver.on_request = answer
+    sender = office.sender(endpoint(receiver, secrets=(), format=BodyFormat.SLACK))
+    await sender.deliver_due()
+    for name in ("plain", "&<>" * 2_000, "x" * 9_999 + "<!here>", "🔥&" * 3_000, ""):
+        names = dict.fromkeys(("scope", "limit", "reason", "model", "customer", "key"), name)
+        for kind in ("budget.threshold", "budget.refusals", "hold.expired", "books.gap", "of.tomorrow"):
+            alert = office.alert(kind, **names, amount_nanousd=1)
+            await sender.deliver_due()
+            assert office.outcomes(alert)["ops"] == "delivered: 200", (kind, name[:9])
 
 
 async def test_an_alert_can_be_sent_again_however_old_it_is(office: Office, receiver: Receiver) -> None:

@@ -59,6 +59,12 @@ def _left(rule: PlanLimit, counter: Counter) -> float:
     return float(rule.limit.amount - counter.open)
 
 
+def _start(rule: PlanLimit, counter: Money) -> int:
+    """When the window began that is open, if it is one of the plan's."""
+    start, end, following = rule.window
+    return start if counter.ends_ms == end else end if counter.ends_ms == following else 0
+
+
 def with_warnings(plan: Plan, at_hand: Present) -> Iterator[tuple[RawStatus, list[bytes]]]:
     """Spend limits with a threshold passed, and the events of those passed for the first time in the window."""
     for s, i, rule, counter in applying(plan, at_hand):
@@ -72,6 +78,7 @@ def with_warnings(plan: Plan, at_hand: Present) -> Iterator[tuple[RawStatus, lis
         events = [
             (
                 f'{{"event":"threshold","scope":"{path}","limit":"{name}","window":"{rule.limit.per}",'
+                f'"window_start_ms":{_start(rule, counter)},"resets_at_ms":{counter.ends_ms},'
                 f'"threshold":{at / 1_000_000:.6f},"ceiling_nanousd":{ceiling},"settled_nanousd":{counter.settled},'
                 f'"held_nanousd":{counter.held}}}'
             ).encode()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from limiter.domain.errors import InvalidArgument
 from limiter.domain.limits import RATE_MAX, RATE_PERIODS, SPEND_WINDOWS, Limit, LimitKind
+from limiter.domain.mistakes import MISTAKES_MAX
 from limiter.domain.money import SUM_MAX_NANOUSD
 from limiter.domain.reservations import OnExpiry, Sizing
 from limiter.policy.document import (
@@ -21,7 +22,6 @@ from limiter.policy.document import (
     parse_policy,
     policy_to_yaml,
 )
-from limiter.policy.mistakes import MISTAKES_MAX
 from limiter.policy.yaml_text import DOCUMENT_MAX_BYTES, VALUES_MAX
 
 ROOT = Path(__file__).parents[2]

@@ -327,6 +327,94 @@ async def test_a_key_that_gets_limits_of_its_own_or_loses_them_starts_from_what_
     assert await limiter.settled("acme/search/plain daily", key=key.path) == "3.00"
 
 
+DAILY = "{id: daily, spend: 9, per: day}"
+
+
+@pytest.mark.parametrize("secret", ["", "a secret of another system"])
+@pytest.mark.parametrize("limits", [f"[{DAILY}]", None])
+@pytest.mark.parametrize("own", ["{id: mine, spend: 9, per: day}", ""])
+async def test_a_key_that_spent_as_one_of_the_policy_and_is_minted_starts_from_that(
+    limiter: Sidecar, own: str, limits: str | None, secret: str
+) -> None:
+    bot = Scope("acme", "search", "bot")
+    await limiter.apply(policy(key=own))
+    await limiter.spend("2")
+    hold = await limiter.grant(cost="3")
+    without = policy(defaults="{id: hourly, spend: 9, per: hour}" if limits else DAILY).replace("bot: {}, ", "")
+    await limiter.apply(without)
+    await limiter.drain.drain()
+    await limiter.service.keyring.create(
+        bot, limits=parse_limits(limits) if limits else None, expires_ms=0, secret=secret
+    )
+    assert await limiter.settled("acme/search/bot daily") == "2.00"
+    await limiter.spend("1")
+    await limiter.settle(hold, "2.5")
+    await limiter.book()
+    assert await limiter.settled("acme/search/bot daily") == "5.50"
+    limiter.clock.advance(FOLLOWED_MS)
+    await limiter.book()
+    assert await limiter.store.pending_openings("acme") == []
+
+
+async def test_a_minted_key_goes_on_with_the_counter_that_it_had_in_the_policy(limiter: Sidecar) -> None:
+    await limiter.apply(policy(key=DAILY))
+    await limiter.spend("2")
+    await limiter.apply(policy().replace("bot: {}, ", ""))
+    await limiter.drain.drain()
+    await limiter.service.keyring.create(
+        Scope("acme", "search", "bot"), limits=parse_limits(f"[{DAILY}]"), expires_ms=0
+    )
+    await limiter.book()
+    assert await limiter.settled("acme/search/bot daily") == "2.00"
+    assert await opening_rows(limiter) == []
+
+
+async def test_minting_a_key_that_the_policy_never_named_notes_nothing(limiter: Sidecar) -> None:
+    await limiter.spend("2")
+    await limiter.service.keyring.create(
+        Scope("acme", "search", "new"), limits=parse_limits(f"[{DAILY}]"), expires_ms=0
+    )
+    assert await limiter.store.opening_organizations() == {}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("returns", [1, 3])
+@pytest.mark.parametrize("later_ms", range(5))
+async def test_what_was_spent_is_counted_once_however_soon_limits_of_a_key_and_of_its_team_follow_each_other(
+    limiter: Sidecar, returns: int, later_ms: int
+) -> None:
+    own, none = "[{id: daily, spend: 100, per: day}]", "[]"
+    key = Scope("acme", "search", "plain")
+    await limiter.mint(key.path)
+    for limits in (none, own) * returns:
+        await limiter.service.keyring.update(
+            key, enabled=None, expires_ms=None, limits=parse_limits(limits), clear_limits=False
+        )
+        await limiter.spend("1", key.path)
+        await limiter.grant(key.path, cost="1", consume=True)
+    limiter.clock.advance(later_ms)
+    await limiter.apply(policy(defaults="{id: daily, spend: 50, per: day}"))
+    await limiter.spend("1", key.path)
+    await limiter.book()
+    assert await limiter.settled(f"{key.path} daily", key=key.path) == f"{4 * returns + 1}.00"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_counter_whose_window_began_in_the_ms_in_which_its_team_got_such_a_limit_is_not_opened(
+    limiter: Sidecar,
+) -> None:
+    limiter.at("2026-10-14 23:59:59.999")
+    await limiter.apply(policy(key=DAILY))
+    await limiter.spend("1")
+    for end in ("2026-10-15", "2026-10-16"):  # what began in the last ms of a window, and what began long before
+        limiter.at(f"{end} 00:00:00")
+        await limiter.grant(cost="2", consume=True)
+        await limiter.apply(policy(key=DAILY, defaults="{id: daily, spend: 50, per: day}"))
+        await limiter.book()
+        assert await limiter.settled("acme/search/bot daily") == "2.00"
+        await limiter.apply(policy(key=DAILY))
+
+
 async def test_a_declared_key_that_gets_limits_or_falls_back_to_the_defaults(limiter: Sidecar) -> None:
     await limiter.spend("2")
     await limiter.drain.drain()
@@ -493,17 +581,21 @@ KEYS = ("acme/search/bot", DOG, MINTED, CAT)
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("pause_ms", [600_000, 2])
 @pytest.mark.parametrize("seed", range(4))
 async def test_every_limit_counts_all_that_was_spent_in_its_window_whenever_it_came(
-    open_limiter: OpenLimiter, books: Database, limiter: Sidecar, seed: int
+    open_limiter: OpenLimiter, books: Database, limiter: Sidecar, seed: int, pause_ms: int
 ) -> None:
-    """Limits come, go and return while calls are made, settled late and corrected, and two sidecars look."""
+    """Limits come, go and return while calls are made, settled late and corrected, and two sidecars look.
+
+    With short pauses much of that is in the same ms.
+    """
     chance = Random(seed)
     await limiter.mint(MINTED)
     sidecars = [limiter, await with_books(open_limiter, books), open_limiter()]
     holds: list[Granted] = []
     for number in range(120):
-        limiter.clock.advance(chance.randrange(1, 600_000))
+        limiter.clock.advance(chance.randrange(pause_ms))
         await do_something(chance, chance.choice(sidecars), limiter, holds, number)
     limiter.clock.advance(1)
     for one in sidecars[:2]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 
 import pytest
 
@@ -10,6 +11,7 @@ from limiter.domain.calls import Usage
 from limiter.domain.reservations import RowFlag
 from limiter.domain.rows import RowKind
 from limiter.domain.verdicts import DenialReason
+from limiter.domain.windows import window_bounds
 from tests.rules.desk import Limiter, places, usd
 
 SHADOWS = """
@@ -122,6 +124,17 @@ async def test_each_threshold_is_reported_once_per_window_by_an_event_row(limite
     await limiter.release(hold)
     await limiter.grant(cost="4")
     assert len(await events(limiter)) == 3
+
+
+async def test_the_event_of_a_threshold_says_when_its_window_begins_and_ends(limiter: Limiter) -> None:
+    await limiter.apply(WARNS.replace("SPEND", "100").replace("MODE", "enforce"))
+    for _ in range(2):
+        await limiter.grant(cost="5")
+        limiter.tick("1 day")
+    found = [(row.at_ms, json.loads(row.call)) for row in await limiter.rows() if row.kind is RowKind.EVENT]
+    windows = [window_bounds("day", at_ms, UTC)[:2] for at_ms, _ in found]
+    assert [(event["window_start_ms"], event["resets_at_ms"]) for _, event in found] == windows
+    assert len(set(windows)) == 2
 
 
 async def test_thresholds_are_reported_anew_in_the_next_window(limiter: Limiter) -> None:

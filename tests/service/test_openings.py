@@ -215,6 +215,23 @@ def team(**parts: str) -> str:
 LIMIT = "{id: a, spend: 1, per: day}"
 
 
+@pytest.mark.parametrize("began_before", [True, False])
+async def test_a_clock_that_was_set_back_a_little_does_not_hide_which_counters_are_older_than_a_limit(
+    limiter: Limiter, openings: Openings, drain: Drain, *, began_before: bool
+) -> None:
+    own = "bot: {limits: [{id: a, spend: 9, per: day}]}" if began_before else "bot: {}"
+    await limiter.apply(team(keys=own))
+    await spend(limiter, "2")
+    if began_before:
+        limiter.clock.advance(-30_000)
+    await limiter.apply(team(keys=own, defaults=LIMIT))
+    if not began_before:
+        limiter.clock.advance(-30_000)
+    await drain.drain()
+    await openings.look()
+    assert (await limiter.limits())["acme/search/bot a"].settled == usd("2")
+
+
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from limiter.store.connection import open_client
-from limiter.store.lanes import Lanes
+from limiter.store.connection import _UnixConnection, open_client
+from limiter.store.lanes import Lanes, Line
 
 #: What the server of these tests answers to a command that has the word; to any other, as a server without it would.
 ANSWERS = {
     b"WHO": b":%d\r\n",
+    b"TWO": b":1\r\n:666\r\n",
     b"FAIL": b"-ERR no\r\n",
     b"LOAD": b"-LOADING soon\r\n",
+    b"PING": b"+PONG\r\n",
     b"HALF": b"$10\r\nabc",
 }
 
@@ -25,15 +28,19 @@ OpenLanes = Callable[[float], Lanes]
 
 
 @pytest.fixture
-async def lanes(tmp_path: Path) -> AsyncIterator[OpenLanes]:
+def peers() -> list[asyncio.StreamWriter]:
+    """The server's ends of the connections, in their order."""
+    return []
+
+
+@pytest.fixture
+async def lanes(tmp_path: Path, peers: list[asyncio.StreamWriter]) -> AsyncIterator[OpenLanes]:
     """Lanes to a server that numbers its connections, and never answers WAIT."""
-    connections = 0
     clients: list[Redis] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        number = connections
+        peers.append(writer)
+        number = len(peers)
         while command := await reader.read(4096):
             word = next((word for word in ANSWERS if word in command), None)
             if word is not None:
@@ -115,3 +122,73 @@ async def test_a_server_that_cannot_go_on_costs_the_connection(lanes: OpenLanes,
     with pytest.raises(exceptions.ConnectionError):
         await lane.call(command)
     assert await lane.call("WHO") != first
+
+
+async def noticed(lane: Lanes) -> None:
+    """Wait until what the server said to an idle connection has come in."""
+    async with asyncio.timeout(10):
+        while all(line.is_quiet for line in lane._idle):  # noqa: ASYNC110 - a stream tells nobody what it got
+            await asyncio.sleep(0)
+
+
+async def test_what_nobody_asked_for_is_no_answer_to_the_next_command(
+    lanes: OpenLanes, peers: list[asyncio.StreamWriter]
+) -> None:
+    lane = lanes(5.0)
+    first = await lane.call("WHO")
+    peers[first - 1].write(b":666\r\n")
+    await noticed(lane)
+    assert await lane.call("WHO") not in {first, 666}
+
+
+async def test_a_second_reply_costs_the_connection(lanes: OpenLanes) -> None:
+    lane = lanes(5.0)
+    first = await lane.call("WHO")
+    with pytest.raises(exceptions.ConnectionError):
+        await lane.call("TWO")
+    assert await lane.call("WHO") > first
+
+
+async def test_a_connection_that_was_closed_while_idle_costs_no_call(
+    lanes: OpenLanes, peers: list[asyncio.StreamWriter]
+) -> None:
+    lane = lanes(5.0)
+    first = await lane.call("WHO")
+    peers[first - 1].transport.abort()
+    await noticed(lane)
+    assert await lane.call("WHO") > first
+
+
+async def test_a_timeout_is_one_in_a_task_that_cleans_up_after_a_cancel_too(lanes: OpenLanes) -> None:
+    lane, told = lanes(0.05), []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with pytest.raises(exceptions.TimeoutError):
+                await lane.call("WAIT")
+            told.append("in time")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert told == ["in time"]
+
+
+async def test_a_call_that_waits_for_its_connection_is_given_up_in_time_too(lanes: OpenLanes) -> None:
+    lane = lanes(0.05)
+    connect = Line.connect
+
+    async def swallow(line: Line) -> None:
+        """As parts of a handshake do: take a cancel for the end of what they wait for."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await connect(line)  # type: ignore[no-untyped-call] # redis-py
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_UnixConnection, "connect", swallow)
+        with pytest.raises(exceptions.TimeoutError):
+            await lane.call("WAIT")

@@ -107,8 +107,19 @@ def _passed(values: Mapping[str, Any]) -> Iterator[Alert]:
     if event.pop("event", "") != "threshold":
         return
     row = values["shard"], values["epoch"], values["seq"]
-    data = {"organization": values["organization"], "row": "-".join(map(str, row)), **event}
+    data = {"organization": values["organization"], "row": "-".join(map(str, row)), **_with_instants(event)}
     yield Alert.about(THRESHOLD, row, at_ms=values["at_ms"], data=data)
+
+
+def _with_instants(facts: dict[str, Any]) -> dict[str, Any]:
+    """Tell when a window begins and ends as far as the row says it; a limit in `total` has neither."""
+    told = dict(facts)
+    start_ms, ends_ms = told.pop("window_start_ms", 0), told.pop("resets_at_ms", TOTAL_END)
+    if start_ms:
+        told["window_start"] = instant(start_ms)
+    if ends_ms != TOTAL_END:
+        told["resets_at"] = instant(ends_ms)
+    return told
 
 
 def _refused(values: Mapping[str, Any]) -> Iterator[Alert]:
@@ -123,10 +134,8 @@ def _refused(values: Mapping[str, Any]) -> Iterator[Alert]:
         if subject in told:
             continue
         told.add(subject)
-        data = {"organization": values["organization"], **refused}
+        data = {"organization": values["organization"], **_with_instants(refused)}
         del data["minute_ms"]
-        if data.pop("resets_at_ms", TOTAL_END) != TOTAL_END:
-            data["resets_at"] = instant(ends_ms)
         yield Alert.about(REFUSALS, subject, at_ms=values["at_ms"], data=data)
 
 

@@ -23,8 +23,10 @@ from limiter.ledger.texts import canonical
 
 #: What an id may look like that receivers get: a full stop would make the signed text ambiguous.
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_:-]{1,128}", re.ASCII)
-#: The most that Slack takes as the text of a section is 3,000 characters.
-_TEXT_MAX: Final = 2_000
+#: The most that Slack takes as a text is 3,000 characters as they are sent; whether some count twice is not known.
+_TEXT_MAX: Final = 1_500
+#: What is left of an escaped sign where a text is cut in it.
+_HALF: Final = re.compile(r"&[a-z]*\Z")
 
 
 def body_of(alert: Alert, style: BodyFormat) -> bytes:
@@ -68,7 +70,7 @@ def sentence(alert: Alert) -> str:
 
 
 def _slack(alert: Alert) -> dict[str, Any]:
-    text = _escaped(sentence(alert)[:_TEXT_MAX])
+    text = _escaped(sentence(alert))
     small = f"{alert.type} · {instant(alert.at_ms)} · {alert.id}"
     return {
         "text": text,
@@ -80,8 +82,9 @@ def _slack(alert: Alert) -> dict[str, Any]:
 
 
 def _escaped(text: str) -> str:
-    """Text that Slack takes for no markup: <!channel> would ring everybody's bell."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text that Slack takes for no markup: <!channel> would ring everybody's bell. What is too long is cut."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped if len(escaped) <= _TEXT_MAX else _HALF.sub("", escaped[: _TEXT_MAX - 1]) + "…"
 
 
 def _threshold(data: Mapping[str, Any]) -> str:
@@ -113,7 +116,10 @@ def _per(window: str) -> str:
 
 
 def _resets(data: Mapping[str, Any]) -> str:
-    return f"; the window ends at {data['resets_at']}" if data.get("resets_at") else ""
+    if not data.get("resets_at"):
+        return ""
+    start = f"began at {data['window_start']} and " if data.get("window_start") else ""
+    return f"; the window {start}ends at {data['resets_at']}"
 
 
 def _expired(data: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ class Endpoint:
     """A receiver. `events` and `organizations` are glob patterns; an alert of no organization has the name "".
 
     The URL may be a secret as well (Slack's are): only its host is ever shown. Of several secrets each signs.
+    `ca`: certificates (PEM) of the authorities that it is trusted by, and no other; "": those that this machine trusts.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Endpoint:
     organizations: Sequence[str] = ("*",)
     format: BodyFormat = BodyFormat.STANDARD
     timeout_s: int = TIMEOUT_S
+    ca: str = field(default="", repr=False)
 
     @property
     def host(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -49,7 +50,7 @@ class Sender:
         # They would log the URL of every request, and Slack's are secrets.
         for name in ("httpx2", "httpcore2"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._client: httpx2.AsyncClient | None = None
+        self._clients: dict[str, httpx2.AsyncClient] = {}  # by the authorities that they trust
 
     async def send(self, endpoint: Endpoint, alert: Alert, *, now_ms: int) -> Attempt:
         """Try once, within the endpoint's timeout."""
@@ -66,14 +67,15 @@ class Sender:
 
     async def close(self) -> None:
         """Let the connections go."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        while self._clients:
+            await self._clients.popitem()[1].aclose()
 
     async def _post(self, endpoint: Endpoint, body: bytes, headers: dict[str, str], now_ms: int) -> Attempt:
-        if self._client is None:
-            self._client = httpx2.AsyncClient(follow_redirects=False, timeout=None)  # send() has one
-        async with self._client.stream("POST", endpoint.url, content=body, headers=headers) as answer:
+        if endpoint.ca not in self._clients:
+            trusted = ssl.create_default_context(cadata=endpoint.ca) if endpoint.ca else True
+            made = httpx2.AsyncClient(verify=trusted, follow_redirects=False, timeout=None)  # send() has one
+            self._clients[endpoint.ca] = made
+        async with self._clients[endpoint.ca].stream("POST", endpoint.url, content=body, headers=headers) as answer:
             if answer.is_success:
                 return Attempt(Result.DELIVERED, str(answer.status_code))
             detail = f"{answer.status_code}: {await _beginning(answer)}".removesuffix(": ")

@@ -10,21 +10,38 @@ from sqlalchemy import Connection, select
 from limiter.domain.errors import FailedPrecondition, NotFound
 from limiter.ledger.invoicing.plans import Terms
 from limiter.ledger.invoicing.usages import tagged
-from limiter.ledger.schema import texts
+from limiter.ledger.schema import invoices, texts
+from limiter.ledger.texts import canonical
 
 
-def refuse_namesake(number: str, then: Terms, now: Terms) -> None:
-    """Raise FailedPrecondition if another organization's customer of this name has an invoice already."""
-    if None not in (then.organization, now.organization) and then.organization != now.organization:
-        raise FailedPrecondition(
-            f"customer: {number} was issued to {now.customer} of organization {then.organization}; customers with"
-            " invoices from the same books need names of their own"
-        )
+def refuse_overlap(connection: Connection, terms: Terms) -> None:
+    """Raise FailedPrecondition if this customer has invoices of all organizations and this is of one, or the reverse.
+
+    Both would bill the same calls.
+    """
+    overlaps = invoices.c.organization != "" if terms.organization is None else invoices.c.organization == ""
+    found = select(invoices.c.number, invoices.c.organization).where(invoices.c.customer == terms.customer, overlaps)
+    if (row := connection.execute(found.order_by(invoices.c.number)).first()) is None:
+        return
+    if terms.organization is None:
+        then, remedy = f"of organization {row.organization} alone", "name one: --organization, or in the plan"
+    else:
+        then, remedy = "of all organizations", "leave it out, as then"
+    raise FailedPrecondition(
+        f"organization: {row.number} bills the calls to {terms.customer} {then}, and nothing is billed twice; {remedy}"
+    )
 
 
 def refuse_stranger(connection: Connection, terms: Terms) -> None:
-    """Raise NotFound if no call in the books names this customer: its name may be misspelt."""
-    tag = terms.customer_tag
+    """Raise NotFound if no call names this customer, or none is of its organization: it may be misspelt."""
+    tag, place = terms.customer_tag, canonical([terms.organization])[:-1] + ","
+    if (
+        terms.organization is not None
+        and not connection.execute(
+            select(texts.c.id).where(texts.c.text.startswith(place, autoescape=True)).limit(1)
+        ).first()
+    ):
+        raise NotFound(f"organization: no call in the books is of organization {terms.organization}")
     if _names(connection, tag, terms.customer):
         return
     near = difflib.get_close_matches(terms.customer, sorted(_names(connection, tag, None)), n=3)

@@ -8,7 +8,7 @@ for a month after its invoice stands as a correction on the customer's next one,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -16,20 +16,18 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, func, select, text
 
 from limiter.domain.errors import FailedPrecondition, NotFound, Unavailable
-from limiter.domain.money import format_usd
 from limiter.domain.rows import Position
 from limiter.ledger.booking import read_positions
 from limiter.ledger.database import Database
-from limiter.ledger.invoicing.customers import refuse_namesake, refuse_stranger
-from limiter.ledger.invoicing.lines import Bill, bill
+from limiter.ledger.invoicing.accounts import Account, Positions
+from limiter.ledger.invoicing.customers import refuse_overlap, refuse_stranger
 from limiter.ledger.invoicing.months import Month, day_of, refuse_seam
 from limiter.ledger.invoicing.papers import Correction, Head, paper
 from limiter.ledger.invoicing.plans import Terms
-from limiter.ledger.invoicing.usages import Question, Usage, usages
-from limiter.ledger.schema import COUNTS, cursors, invoices
+from limiter.ledger.invoicing.prices import Unpriced, UsageUnpriced
+from limiter.ledger.invoicing.usages import Question, usages
+from limiter.ledger.schema import cursors, invoices
 from limiter.ledger.texts import canonical
-
-Positions = Mapping[int, Position]
 
 #: One number at a time on a server: a number of ours for its advisory lock.
 _LOCK: Final = 0x696E766F69636573
@@ -39,9 +37,10 @@ _TRIES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """An issued invoice as the books keep it."""
+    """An issued invoice as the books keep it. `organization` "": it counts the calls of all."""
 
     number: str
+    organization: str
     customer: str
     month: str
     issued_ms: int
@@ -73,27 +72,31 @@ class Invoice:
 
     def expected_checksum(self) -> bytes:
         """BLAKE2b, 16 bytes, of all before `checksum` as one compact JSON array."""
-        parts = [self.number, self.customer, self.month, self.issued_ms, self.positions, self.plan, self.document]
+        facts = (self.number, self.organization, self.customer, self.month, self.issued_ms)
+        parts = [*facts, self.positions, self.plan, self.document]
         return blake2b(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What an invoice would say; `newest_ms` is when the newest row in the books was written, 0: there is none."""
+    """What an invoice would say; `newest_ms` is when the newest row in the books was written, 0: there is none.
+
+    `organizations` are those whose calls are billed.
+    """
 
     paper: dict[str, Any]
     positions: Positions
     newest_ms: int
+    organizations: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """An issued invoice: whether it was issued now, and whether the given terms are those that it was made by."""
+    """An issued invoice: whether the given terms are those that it was made by, and its draft if it is new."""
 
     invoice: Invoice
-    is_new: bool
     same_terms: bool
-    newest_ms: int
+    draft: Draft | None
 
 
 class Invoices:
@@ -111,7 +114,8 @@ class Invoices:
         """Issue the invoice of a month, or return the one that was issued before, whatever the terms are now.
 
         Raises FailedPrecondition for a month that is not over, where nothing is to be billed, or where calls of several
-        customers stand in the way; NotFound for a customer that no call names.
+        customers stand in the way; UsageUnpriced where the plan leaves usage without a price; NotFound for a
+        customer that no call names.
         """
         for _ in range(_TRIES):
             with self._database.read() as connection:
@@ -131,10 +135,11 @@ class Invoices:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
                 if (found := _issued(connection, terms, month)) is not None:
                     return _again(found, terms)
-                if _last(of_customer(connection, terms.customer)) != draft.paper["follows"]:
+                refuse_overlap(connection, terms)
+                if _last(of_customer(connection, terms.customer, terms.organization)) != draft.paper["follows"]:
                     continue  # another month of this customer was issued meanwhile, perhaps with these corrections
                 made = _written(connection, terms, draft, now_ms)
-            return Issued(made, is_new=True, same_terms=True, newest_ms=draft.newest_ms)
+            return Issued(made, same_terms=True, draft=draft)
         raise Unavailable("invoice: others issue invoices to this customer at the same time; try again")
 
     def find(self, number: str) -> Invoice:
@@ -145,54 +150,70 @@ class Invoices:
             raise NotFound(f"invoice: there is no {number}; `limiter invoices list` lists them")
         return Invoice.of(row)
 
-    def all(self, *, customer: str | None = None, month: str | None = None) -> Iterator[Invoice]:
+    def all(
+        self, *, customer: str | None = None, organization: str | None = None, month: str | None = None
+    ) -> Iterator[Invoice]:
         """The issued invoices, in the order in which they were issued."""
+        wanted = {"customer": customer, "organization": organization, "month": month}
         chosen = select(invoices).order_by(invoices.c.issued_ms, invoices.c.number)
-        if customer is not None:
-            chosen = chosen.where(invoices.c.customer == customer)
-        if month is not None:
-            chosen = chosen.where(invoices.c.month == month)
+        chosen = chosen.where(*(invoices.c[name] == value for name, value in wanted.items() if value is not None))
         with self._database.read() as connection:
             for row in connection.execute(chosen.execution_options(yield_per=100)):
                 yield Invoice.of(row)
 
 
-def of_customer(connection: Connection, customer: str) -> list[Invoice]:
-    """All invoices of a customer, each after the one that it follows."""
-    found = [Invoice.of(row) for row in connection.execute(select(invoices).where(invoices.c.customer == customer))]
+def of_customer(connection: Connection, customer: str, organization: str | None) -> list[Invoice]:
+    """All invoices of an organization's customer, each after the one that it follows."""
+    same = invoices.c.customer == customer, invoices.c.organization == (organization or "")
+    return chain(Invoice.of(row) for row in connection.execute(select(invoices).where(*same)))
+
+
+def chain(found: Iterable[Invoice]) -> list[Invoice]:
+    """Invoices of one customer, each after the one that it follows; without those that follow none of these."""
     following = {invoice.paper["follows"]: invoice for invoice in found}
-    chain: list[Invoice] = []
-    while (invoice := following.pop(chain[-1].number if chain else None, None)) is not None:
-        chain.append(invoice)
-    return chain
+    ordered: list[Invoice] = []
+    while (invoice := following.pop(_last(ordered), None)) is not None:
+        ordered.append(invoice)
+    return ordered
 
 
-def document(
-    connection: Connection,
-    terms: Terms,
-    month: Month,
-    before: Sequence[Invoice],
-    *,
-    positions: Positions | None,
-    head: Head,
-) -> str:
-    """The document of an invoice, from rows up to `positions` (None: all) and the customer's invoices before it."""
-    month_bill = _bill(connection, terms, month, positions)
-    corrections = list(_corrections(connection, terms, before, positions))
-    return canonical(paper(terms, month, month_bill, corrections, head=head))
+def accounts(
+    terms: Terms, month: Month, before: Sequence[Invoice], positions: Positions | None = None
+) -> list[Account]:
+    """What is to be counted for an invoice: each month invoiced before, by its terms; and, as the last, its own."""
+    found = []
+    for invoice in before:
+        then = invoice.terms.model_copy(update={"several_customers": terms.several_customers})
+        found.append(Account(then, Month.parse(invoice.month, then.timezone), positions))
+    return [*found, Account(terms, month, positions)]
+
+
+def document(counted: Sequence[Account], before: Sequence[Invoice], *, head: Head) -> str:
+    """The document of an invoice, from what its accounts have counted and the customer's invoices before it."""
+    bills = [one.bill(later.terms for later in counted[i + 1 :]) for i, one in enumerate(counted)]
+    own = counted[-1]
+    unpriced: dict[str, Sequence[Unpriced]] = {
+        account.month.name: found.unpriced for account, found in zip(counted, bills, strict=True) if found.unpriced
+    }
+    if unpriced:
+        raise UsageUnpriced(own.terms.customer, unpriced)
+    corrections = list(_corrections(before, [found.total_nanousd for found in bills[:-1]]))
+    return canonical(paper(own.terms, own.month, bills[-1], corrections, head=head))
 
 
 def _draft(connection: Connection, terms: Terms, month: Month) -> Draft:
-    before = of_customer(connection, terms.customer)
+    refuse_overlap(connection, terms)
+    before = of_customer(connection, terms.customer, terms.organization)
     for invoice in before:
-        refuse_namesake(invoice.number, invoice.terms, terms)
         refuse_seam(invoice.number, Month.parse(invoice.month, invoice.terms.timezone), month)
-    text_ = document(connection, terms, month, before, positions=None, head=Head(follows=_last(before)))
-    found: dict[str, Any] = json.loads(text_)
+    counted = accounts(terms, month, before)
+    for account in counted:
+        _count(connection, account)
+    found: dict[str, Any] = json.loads(document(counted, before, head=Head(follows=_last(before))))
     if not before and not any(line["kind"] == "usage" for line in found["lines"]):
         refuse_stranger(connection, terms)
     newest_ms = connection.execute(select(func.max(cursors.c.at_ms))).scalar_one() or 0
-    return Draft(found, read_positions(connection), newest_ms)
+    return Draft(found, read_positions(connection), newest_ms, tuple(sorted(counted[-1].organizations)))
 
 
 def _written(connection: Connection, terms: Terms, draft: Draft, now_ms: int) -> Invoice:
@@ -200,6 +221,7 @@ def _written(connection: Connection, terms: Terms, draft: Draft, now_ms: int) ->
     positions = {str(shard): list(position) for shard, position in draft.positions.items()}
     unsigned = Invoice(
         number=head.number or "",
+        organization=terms.organization or "",
         customer=terms.customer,
         month=draft.paper["month"],
         issued_ms=now_ms,
@@ -226,40 +248,14 @@ def _next_number(connection: Connection, terms: Terms, now_ms: int) -> str:
     return f"{series}{int(last or 0) + 1:06d}"
 
 
-def _bill(connection: Connection, terms: Terms, month: Month, positions: Positions | None) -> Bill:
-    question = Question(
-        since_ms=month.since_ms,
-        until_ms=month.until_ms,
-        tag=(terms.customer_tag, terms.customer),
-        organization=terms.organization,
-        units=terms.priced_units,
-        positions=positions,
-    )
-    return bill(terms, _own(terms, month, usages(connection, question)))
+def _count(connection: Connection, account: Account) -> None:
+    terms, month = account.terms, account.month
+    tag = (terms.customer_tag, terms.customer)
+    for usage in usages(connection, Question(month.since_ms, month.until_ms, tag, units=bool(terms.prices))):
+        account.add(usage)
 
 
-def _own(terms: Terms, month: Month, found: Iterator[Usage]) -> Iterator[Usage]:
-    """Leave out what is billed to others: a call is billed once, whatever customers it names."""
-    calls, cost, names = 0, 0, set[str]()
-    for usage in found:
-        customers = sorted(set(usage.values_of(terms.customer_tag)))
-        if len(customers) > 1 and terms.several_customers == "refuse":
-            calls, cost = calls + usage.counts[COUNTS.index("calls")], cost + usage.cost_nanousd
-            names.update(customers)
-        elif customers[0] == terms.customer:
-            yield usage
-    if names:
-        shown = ", ".join(sorted(names)[:10])
-        raise FailedPrecondition(
-            f"invoice: {calls} calls of {month.name} ({format_usd(cost)} USD) name several customers: {shown}; nobody"
-            " is billed twice. With several_customers: first in the plan, such a call is billed to the first of them in"
-            " alphabetical order"
-        )
-
-
-def _corrections(
-    connection: Connection, terms: Terms, before: Sequence[Invoice], positions: Positions | None
-) -> Iterator[Correction]:
+def _corrections(before: Sequence[Invoice], now: Sequence[int]) -> Iterator[Correction]:
     """What the months invoiced so far come to now, by the terms of then, less what was invoiced for them."""
     billed: dict[str, int] = {}
     for invoice in before:
@@ -268,23 +264,20 @@ def _corrections(
         for line in made["lines"]:
             if line["kind"] == "correction":
                 billed[line["month"]] = billed.get(line["month"], 0) + line["amount_nanousd"]
-    for invoice in sorted(before, key=lambda one: one.month):
-        then = invoice.terms.model_copy(update={"several_customers": terms.several_customers})
-        now = _bill(connection, then, Month.parse(invoice.month, then.timezone), positions).total_nanousd
-        if now != billed[invoice.month]:
-            yield Correction(invoice.month, invoice.number, billed[invoice.month], now)
+    for invoice, total in sorted(zip(before, now, strict=True), key=lambda pair: pair[0].month):
+        if total != billed[invoice.month]:
+            yield Correction(invoice.month, invoice.number, billed[invoice.month], total)
 
 
 def _issued(connection: Connection, terms: Terms, month: Month) -> Invoice | None:
-    same = invoices.c.customer == terms.customer, invoices.c.month == month.name
-    row = connection.execute(select(invoices).where(*same)).first()
+    own = invoices.c.customer == terms.customer, invoices.c.organization == (terms.organization or "")
+    row = connection.execute(select(invoices).where(*own, invoices.c.month == month.name)).first()
     return None if row is None else Invoice.of(row)
 
 
 def _again(invoice: Invoice, terms: Terms) -> Issued:
-    refuse_namesake(invoice.number, invoice.terms, terms)
-    return Issued(invoice, is_new=False, same_terms=invoice.terms == terms, newest_ms=invoice.issued_ms)
+    return Issued(invoice, same_terms=invoice.terms == terms, draft=None)
 
 
-def _last(chain: Sequence[Invoice]) -> str | None:
-    return chain[-1].number if chain else None
+def _last(ordered: Sequence[Invoice]) -> str | None:
+    return ordered[-1].number if ordered else None

@@ -7,21 +7,18 @@ falls below zero by a cent. Amounts are fractions of nano-USD until they are rou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from fnmatch import fnmatchcase
 from fractions import Fraction
 from itertools import zip_longest
 from typing import Final
 
-from limiter.domain.money import NANOUSD_PER_USD, format_usd
+from limiter.domain.money import format_usd
 from limiter.ledger.invoicing.plan_fields import CENT_NANOUSD
-from limiter.ledger.invoicing.plans import Price, Rounding, Terms
+from limiter.ledger.invoicing.plans import Rounding, Terms
+from limiter.ledger.invoicing.prices import Item, Part, Unpriced, sell
 from limiter.ledger.invoicing.usages import Usage
-from limiter.ledger.schema import COUNTS
 
-_MILLION: Final = 1_000_000
 _NO_VALUE: Final = "untagged"
 
 
@@ -36,59 +33,48 @@ class Line:
     counts: tuple[int, ...] = ()
     units: Mapping[str, int] = field(default_factory=dict)
     cost_nanousd: int = 0
-    parts: tuple[tuple[str, int, Decimal, int], ...] = ()  # unit, how many, USD, per so many
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a month costs a customer, in whole cents."""
+    """What a month costs a customer, in whole cents, and what of it the terms do not price."""
 
     lines: tuple[Line, ...]
     total_nanousd: int
+    unpriced: tuple[Unpriced, ...] = ()
 
 
-@dataclass(slots=True)
-class _Item:
-    """Calls of one line to one model of one provider: priced together."""
+class Tally:
+    """Adds up the calls of a month as the terms want them."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * len(COUNTS))
-    units: dict[str, int] = field(default_factory=dict)
-    cost_nanousd: int = 0
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self._items: dict[tuple[str, str, str], Item] = {}
 
     def add(self, usage: Usage) -> None:
-        self.counts = [a + b for a, b in zip(self.counts, usage.counts, strict=True)]
-        self.cost_nanousd += usage.cost_nanousd
-        for unit, count in usage.units.items():
-            self.units[unit] = self.units.get(unit, 0) + count
+        """Count these calls, too."""
+        key = (_about(self.terms, usage), usage.provider, usage.model)
+        self._items.setdefault(key, Item()).add(usage)
 
-    def count(self, name: str) -> int:
-        return self.counts[COUNTS.index(name)]
-
-    @property
-    def tokens(self) -> int:
-        return self.count("input_tokens") + self.count("output_tokens")
-
-
-def bill(terms: Terms, usages: Iterable[Usage]) -> Bill:
-    """What these calls cost by these terms."""
-    items: dict[tuple[str, str, str], _Item] = {}
-    for usage in usages:
-        items.setdefault((_about(terms, usage), usage.provider, usage.model), _Item()).add(usage)
-    made = _Maker(terms, items)
-    lines = made.usage()
-    lines += made.included(lines)
-    lines += made.tiers(lines)
-    lines += made.minimum(lines)
-    total = sum((line.exact for line in lines), Fraction())
-    return Bill(tuple(lines), round_nanousd(total, CENT_NANOUSD, terms.rounding.rule))
+    def bill(self, later: Sequence[Terms] = ()) -> Bill:
+        """What they cost. `later` are the terms of later invoices, for what these leave without a price."""
+        made = _Maker((self.terms, *later), self._items)
+        lines = made.usage()
+        lines += made.included(lines)
+        lines += made.tiers(lines)
+        lines += made.minimum(lines)
+        total = sum((line.exact for line in lines), Fraction())
+        return Bill(tuple(lines), round_nanousd(total, CENT_NANOUSD, self.terms.rounding.rule), made.unpriced())
 
 
 class _Maker:
     """Makes the lines of one bill, each kind from those before it."""
 
-    def __init__(self, terms: Terms, items: Mapping[tuple[str, str, str], _Item]) -> None:
-        self._terms = terms
+    def __init__(self, terms: Sequence[Terms], items: Mapping[tuple[str, str, str], Item]) -> None:
+        self._terms = terms[0]
         self._items = items
+        self._sales = {key: sell(terms, key[2], key[1], item) for key, item in sorted(items.items())}
         #: By line: the part of it that models with tokens cost.
         self._of_tokens: dict[str, Fraction] = {}
 
@@ -100,26 +86,38 @@ class _Maker:
 
     def usage(self) -> list[Line]:
         with_tokens = {key[1:] for key, item in self._items.items() if item.tokens}
-        by_line: dict[str, list[tuple[tuple[str, str, str], _Item]]] = {}
-        for key, item in sorted(self._items.items()):
-            by_line.setdefault(key[0], []).append((key, item))
+        by_line: dict[str, list[tuple[str, str, str]]] = {}
+        for key in self._sales:
+            by_line.setdefault(key[0], []).append(key)
         lines = []
-        for about, found in by_line.items():
-            charges = {key[1:]: _charge(self._terms, key[2], key[1], item) for key, item in found}
-            exact = sum(charges.values(), Fraction())
+        for about, keys in by_line.items():
+            items = [self._items[key] for key in keys]
+            exact = sum((self._sales[key].exact for key in keys), Fraction())
             line = self._line("usage", about, exact)
-            line.counts = tuple(map(sum, zip(*(item.counts for _, item in found), strict=True)))
-            line.cost_nanousd = sum(item.cost_nanousd for _, item in found)
-            for _, item in found:
+            line.counts = tuple(map(sum, zip(*(item.counts for item in items), strict=True)))
+            line.cost_nanousd = sum(item.cost_nanousd for item in items)
+            for item in items:
                 line.units = {
                     unit: line.units.get(unit, 0) + item.units.get(unit, 0) for unit in {*line.units, *item.units}
                 }
-            if len(found) == 1 and (price := price_of(self._terms, found[0][0][2], found[0][0][1])) is not None:
-                line.parts = tuple(_parts(price, found[0][1]))
-            eligible = sum((amount for kind, amount in charges.items() if kind in with_tokens), Fraction())
+            if len(keys) == 1:
+                line.parts = self._sales[keys[0]].parts
+            eligible = sum((self._sales[key].exact for key in keys if key[1:] in with_tokens), Fraction())
             self._of_tokens[about] = line.exact * (eligible / exact if exact else 0)
             lines.append(line)
         return sorted(lines, key=lambda line: (-line.exact, line.about))
+
+    def unpriced(self) -> tuple[Unpriced, ...]:
+        """By model, whatever lines its calls stand on."""
+        found: dict[tuple[str, str], Unpriced] = {}
+        for key, sale in self._sales.items():
+            if (one := sale.unpriced) is not None:
+                before = found.get(key[1:], one._replace(calls=0, units={}))
+                units = {
+                    unit: before.units.get(unit, 0) + one.units.get(unit, 0) for unit in {**before.units, **one.units}
+                }
+                found[key[1:]] = one._replace(calls=before.calls + one.calls, units=units)
+        return tuple(found.values())
 
     def included(self, lines: list[Line]) -> list[Line]:
         included = self._terms.included
@@ -159,47 +157,6 @@ class _Maker:
         if self._terms.minimum is None or missing <= 0:
             return []
         return [self._line("minimum", f"Up to the minimum of {_usd(self._terms.minimum)} USD", missing)]
-
-
-def _charge(terms: Terms, model: str, provider: str, item: _Item) -> Fraction:
-    """What the calls of an item are sold for: by the list, or cost plus markup."""
-    price = price_of(terms, model, provider)
-    if price is None:
-        return Fraction(item.cost_nanousd) * (100 + Fraction(terms.markup_percent or 0)) / 100
-    return sum(
-        (Fraction(usd) * NANOUSD_PER_USD * count / per for _, count, usd, per in _parts(price, item)), Fraction()
-    )
-
-
-def price_of(terms: Terms, model: str, provider: str) -> Price | None:
-    """The last price of the list that matches; letter case aside."""
-    for price in reversed(terms.prices or ()):
-        named = price.provider is None or price.provider.lower() == provider.lower()
-        if named and fnmatchcase(model.lower(), price.match.lower()):
-            return price
-    return None
-
-
-def _parts(price: Price, item: _Item) -> Iterable[tuple[str, int, Decimal, int]]:
-    """What is counted, how many, and at which price. Cached tokens are input, reasoning is output."""
-    rest = {"input": item.count("input_tokens"), "output": item.count("output_tokens")}
-    wholes = (("cache_read", "input"), ("cache_write", "input"), ("reasoning", "output"))
-    special = []
-    for name, whole in wholes:
-        usd = getattr(price, f"{name}_per_million")
-        if usd is not None:
-            count = item.count(f"{name}_tokens")
-            rest[whole] -= count
-            special.append((f"{name}_tokens", count, usd, _MILLION))
-    for name, count in rest.items():
-        usd = getattr(price, f"{name}_per_million")
-        if usd is not None:
-            yield f"{name}_tokens", count, usd, _MILLION
-    yield from special
-    if price.per_call is not None:
-        yield "calls", item.count("calls"), price.per_call, 1
-    for unit, usd in price.units.items():
-        yield unit, item.units.get(unit, 0), usd, 1
 
 
 def round_nanousd(exact: Fraction, step: int, rule: str) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, Final, Never
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator
-from pydantic_core import PydanticCustomError
 
 from limiter.domain.calls import COUNT_MAX, TAG_NAME, TAG_NAME_MAX, TAG_VALUE_MAX
-from limiter.domain.errors import SHOWN_VALUE_MAX, InvalidArgument
+from limiter.domain.errors import InvalidArgument
+from limiter.domain.mistakes import refuse
 from limiter.domain.money import NANOUSD_PER_USD, format_usd, parse_usd
 from limiter.domain.zones import zone
 
@@ -20,34 +19,16 @@ TEXT_MAX: Final = 4_000
 CENT_NANOUSD: Final = NANOUSD_PER_USD // 100
 _NUMBER: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,18})?", re.ASCII)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_/-]{0,15}", re.ASCII)
-_UNIT: Final = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 #: What a price has a field of its own for, or what is part of that.
 _NO_UNITS: Final = frozenset(
     ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "calls")
 )
 
 
-def shown(value: object) -> str:
-    """Write a value of a file, shortened."""
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    text = f"{value:f}" if isinstance(value, Decimal) else repr(value)
-    return text if len(text) <= SHOWN_VALUE_MAX else f"{text[:SHOWN_VALUE_MAX]}… ({len(text)} characters)"
-
-
-def _refuse(value: object, remedy: str) -> Never:
-    message = f"{shown(value)} is not valid; {remedy}"
-    raise PydanticCustomError("limiter", "{message}", {"message": message})
-
-
 def _number(value: object, remedy: str) -> Decimal:
     text = f"{value:f}" if isinstance(value, Decimal) and value.is_finite() else str(value)
     if isinstance(value, (bool, float)) or not isinstance(value, (int, Decimal, str)) or not _NUMBER.fullmatch(text):
-        _refuse(value, remedy)
+        raise refuse(value, remedy)
     return Decimal(text)
 
 
@@ -55,7 +36,7 @@ def _percent(value: object) -> Decimal:
     remedy = "write a decimal number of percent from -100 to 100000, such as 20 or -7.5"
     number = _number(value, remedy)
     if not -100 <= number <= 100_000:
-        _refuse(value, remedy)
+        raise refuse(value, remedy)
     return number
 
 
@@ -63,7 +44,7 @@ def _amount(value: object) -> Decimal:
     remedy = "write a decimal number of USD, such as 2.50, at most 9 digits before the point and 18 after it"
     number = _number(value, remedy)
     if number < 0:
-        _refuse(value, remedy)
+        raise refuse(value, remedy)
     return number
 
 
@@ -73,22 +54,22 @@ def _cents(value: object) -> int:
     try:
         nanousd = parse_usd(amount, field="")
     except InvalidArgument:
-        _refuse(value, remedy)
+        raise refuse(value, remedy) from None
     if nanousd < 0 or nanousd % CENT_NANOUSD:
-        _refuse(value, remedy)
+        raise refuse(value, remedy)
     return nanousd
 
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= COUNT_MAX:
-        _refuse(value, f"write a whole number from 1 to {COUNT_MAX}")
+        raise refuse(value, f"write a whole number from 1 to {COUNT_MAX}")
     return value
 
 
 def _words(most: int, remedy: str) -> Callable[[object], str]:
     def read(value: object) -> str:
         if not isinstance(value, str) or not 1 <= len(value) <= most or not value.isprintable():
-            _refuse(value, remedy)
+            raise refuse(value, remedy)
         return value
 
     return read
@@ -96,33 +77,35 @@ def _words(most: int, remedy: str) -> Callable[[object], str]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or len(value) > TEXT_MAX or any(not (c.isprintable() or c == "\n") for c in value):
-        _refuse(value, f"write a text of at most {TEXT_MAX} printable characters, quoted if it looks like a number")
+        raise refuse(
+            value, f"write a text of at most {TEXT_MAX} printable characters, quoted if it looks like a number"
+        )
     return value.strip()
 
 
 def _matching(pattern: re.Pattern[str], remedy: str) -> Callable[[object], str]:
     def read(value: object) -> str:
         if not isinstance(value, str) or pattern.fullmatch(value) is None:
-            _refuse(value, remedy)
+            raise refuse(value, remedy)
         return value
 
     return read
 
 
 def _unit(value: object) -> str:
-    text = _matching(_UNIT, "use 1 to 64 of a-z, 0-9 and _, beginning with a letter")(value)
+    text = _matching(TAG_NAME, f"name a unit by 1 to {TAG_NAME_MAX} of A-Z a-z 0-9 _ . -")(value)
     if text in _NO_UNITS:
-        _refuse(value, "it has a field of its own (input_per_million, …, per_call)")
+        raise refuse(value, "it has a field of its own (input_per_million, …, per_call)")
     return text
 
 
 def _timezone(value: object) -> str:
     if not isinstance(value, str):
-        _refuse(value, "write an IANA name such as America/New_York or UTC")
+        raise refuse(value, "write an IANA name such as America/New_York or UTC")
     try:
         zone(value)
     except InvalidArgument as error:
-        _refuse(value, error.remedy)
+        raise refuse(value, error.remedy) from None
     return value
 
 
@@ -130,13 +113,13 @@ def _lines(value: object) -> str:
     if value != "model" and not (
         isinstance(value, str) and value.startswith("tag:") and TAG_NAME.fullmatch(value.removeprefix("tag:"))
     ):
-        _refuse(value, "write model, or tag:NAME such as tag:feature")
+        raise refuse(value, "write model, or tag:NAME such as tag:feature")
     return str(value)
 
 
 def _version(value: object) -> int:
     if type(value) is not int or value != 1:
-        _refuse(value, "this release reads version: 1")
+        raise refuse(value, "this release reads version: 1")
     return 1
 
 
@@ -145,7 +128,7 @@ def several(*words: str) -> BeforeValidator:
 
     def read(value: object) -> object:
         if value not in words:
-            _refuse(value, f"write {' or '.join(words)}")
+            raise refuse(value, f"write {' or '.join(words)}")
         return value
 
     return BeforeValidator(read)
@@ -156,7 +139,7 @@ def switch() -> BeforeValidator:
 
     def read(value: object) -> object:
         if not isinstance(value, bool):
-            _refuse(value, "write true or false")
+            raise refuse(value, "write true or false")
         return value
 
     return BeforeValidator(read)

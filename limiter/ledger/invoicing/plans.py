@@ -7,16 +7,14 @@ deploy/plans.example.yaml.
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable, Iterable
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from limiter.domain.errors import InvalidArgument, LimiterError
+from limiter.domain.mistakes import gather, mistaken, mistakes_in
 from limiter.ledger.invoicing.plan_fields import (
     Above,
     Amount,
@@ -33,12 +31,9 @@ from limiter.ledger.invoicing.plan_fields import (
     Unit,
     Version,
     several,
-    shown,
     switch,
 )
 from limiter.ledger.texts import canonical
-
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_@-]{1,128}", re.ASCII)
 
 
 class PlansInvalid(InvalidArgument):
@@ -52,6 +47,11 @@ class PlansInvalid(InvalidArgument):
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _gather(cls, data: object, handler: Callable[[object], Self]) -> Self:
+        return gather(data, handler, fields=tuple(cls.model_fields))
 
 
 class Price(_Part):
@@ -70,7 +70,7 @@ class Price(_Part):
     @model_validator(mode="after")
     def _prices_something(self) -> Price:
         if not self.units and all(getattr(self, name) is None for name in PRICED):
-            raise PydanticCustomError("limiter", "no price is given; write 0 for what is free")
+            raise mistaken("no price is given; write 0 for what is free")
         return self
 
 
@@ -95,7 +95,7 @@ class Included(_Part):
     @model_validator(mode="after")
     def _is_one(self) -> Included:
         if sum(value is not None for value in (self.usd, self.tokens, self.calls)) != 1:
-            raise PydanticCustomError("limiter", "write one of usd, tokens, calls")
+            raise mistaken("write one of usd, tokens, calls")
         return self
 
 
@@ -124,7 +124,7 @@ class _Rules(_Part):
     def _tiers_rise(self) -> _Rules:
         starts = [tier.above for tier in self.tiers or ()]
         if starts != sorted(set(starts)):
-            raise PydanticCustomError("limiter", "tiers: each must begin above the one before")
+            raise mistaken("tiers: each must begin above the one before")
         return self
 
 
@@ -163,11 +163,6 @@ class Terms(_Common, _Rules):
         """Read what to_json wrote."""
         return cls.model_validate(json.loads(text))
 
-    @property
-    def priced_units(self) -> frozenset[str]:
-        """The units that a price of the list names."""
-        return frozenset(unit for price in self.prices or () for unit in price.units)
-
 
 class Plans(_Common):
     """A plans file."""
@@ -176,17 +171,21 @@ class Plans(_Common):
     terms: _Rules = Field(default_factory=_Rules)
     customers: dict[CustomerName, Customer] = {}
 
-    def for_customer(self, name: str) -> Terms:
-        """What holds for a customer: the terms of all, but for the fields that its own entry has."""
+    def for_customer(self, name: str, organization: str | None = None) -> Terms:
+        """What holds for a customer, of that organization: the terms of all, but for the fields that its own has."""
+        if self.organization is not None and organization not in (None, self.organization):
+            remedy = f"the plan is of organization {self.organization}: leave it out, or give another plan"
+            raise InvalidArgument("organization", organization, remedy)
         common = self.model_dump(mode="json", include=set(_Common.model_fields))
         rules = self.terms.model_dump(mode="json")
+        common["organization"] = self.organization if organization is None else organization
         own = self.customers.get(name, Customer()).model_dump(mode="json", exclude_unset=True)
         try:
             return Terms.model_validate({"customer": name} | common | rules | own)
-        except ValidationError:
-            raise InvalidArgument(
-                "customer", name, "write the value of the customer tag, 1 to 256 characters"
-            ) from None
+        except ValidationError as error:
+            field = mistakes_in(error)[0].path
+            remedy = "write 1 to 256 printable characters, as the calls name it"
+            raise InvalidArgument(field, name if field == "customer" else organization, remedy) from None
 
 
 def read_plans(tree: object, *, file: str = "", mistakes: Iterable[str] = ()) -> Plans:
@@ -197,51 +196,7 @@ def read_plans(tree: object, *, file: str = "", mistakes: Iterable[str] = ()) ->
     try:
         plans = Plans.model_validate(tree)
     except ValidationError as error:
-        found += [_sentence(dict(mistake)) for mistake in error.errors(include_url=False)]
+        found += map(str, mistakes_in(error))
     if found:
         raise PlansInvalid(found, file=file)
     return plans
-
-
-def _sentence(mistake: Mapping[str, Any]) -> str:
-    """Write `customers.acme.tiers[0].above: what is wrong; what to do`."""
-    steps = [step for step in mistake["loc"] if step != "[key]"]
-    place, kind = _path(steps), mistake["type"]
-    if kind == "extra_forbidden":
-        known = _fields(steps)
-        near = difflib.get_close_matches(str(steps[-1])[:64], known, n=1)
-        return f"{place}: unknown field; {f'did you mean {near[0]}?' if near else 'known are ' + ', '.join(known)}"
-    if kind == "missing":
-        return f"{place}: is missing"
-    if kind == "limiter":
-        return f"{place}: {mistake['msg']}" if place else str(mistake["msg"])
-    if kind in ("model_type", "dict_type"):
-        return f"{place}: {shown(mistake['input'])} is not valid; write a mapping of names to values"
-    if kind in ("tuple_type", "list_type"):
-        return f"{place}: {shown(mistake['input'])} is not valid; write a list, such as [a, b]"
-    return f"{place}: {shown(mistake['input'])} is not valid; {mistake['msg']}"
-
-
-def _path(steps: Iterable[str | int]) -> str:
-    text = ""
-    for step in steps:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif _PLAIN.fullmatch(step):
-            text += f".{step}" if text else step
-        else:
-            text += f"[{json.dumps(step[:80], ensure_ascii=False)}]"
-    return text
-
-
-def _fields(steps: list[str | int]) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {
-        "prices": Price,
-        "included": Included,
-        "tiers": Tier,
-        "rounding": Rounding,
-        "terms": _Rules,
-        "customers": Customer,
-    }
-    named = [parts[step] for step in steps[:-1] if isinstance(step, str) and step in parts]
-    return list((named[-1] if named else Plans).model_fields)

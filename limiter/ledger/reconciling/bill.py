@@ -170,18 +170,13 @@ class Gathered:
         if line.cost is None:
             theirs.counted.add(counts)
             return
-        theirs.usd += line.cost
-        theirs.lines += 1
+        theirs.cost(line.cost, line.part)
         theirs.priced.add(counts)
 
     def _as_one(self) -> None:
         merged: dict[tuple[int, int, str], Sums] = {}
-        for one in self._sums.values():
-            into = merged.setdefault((one.start_ms, one.end_ms, ALL), Sums(one.start_ms, one.end_ms, ALL)).theirs
-            into.usd += one.theirs.usd
-            into.lines += one.theirs.lines
-            into.priced.add(one.theirs.priced)
-            into.counted.add(one.theirs.counted)
+        for (start, end, _), one in self._sums.items():
+            merged.setdefault((start, end, ALL), Sums(start, end, ALL)).theirs.add(one.theirs)
         self._sums = merged
         self.names = {ALL: ALL}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from limiter.domain.reservations import Basis
+from limiter.ledger.reconciling.costs import explain_costs, explain_other_price
+from limiter.ledger.reconciling.rates import Prices, Rates, usual_rates
 from limiter.ledger.reconciling.results import Cell, Counts, Kind, half, ratio_note
 
 #: Up to so many calls at an edge it is tried which of them the provider counted later; beyond it, any sum is possible.
@@ -21,40 +22,6 @@ class Straddler(NamedTuple):
     counts: Counts
 
 
-class Rates(NamedTuple):
-    """What a token costs, in nano-USD."""
-
-    input: Decimal
-    output: Decimal
-    cache_read: Decimal
-    cache_write: Decimal
-
-    def of(self, counts: Counts) -> Decimal:
-        """What tokens cost."""
-        plain = counts.input - counts.cache_read - counts.cache_write
-        return (
-            plain * self.input
-            + counts.output * self.output
-            + counts.cache_read * self.cache_read
-            + counts.cache_write * self.cache_write
-        )
-
-
-def rates_of(price: str) -> Rates | None:
-    """The rates in a row's price; None where it has none, or they depend on more than tokens."""
-    said: Mapping[str, Any] = json.loads(price) if price else {}
-    if "input_per_million" not in said and "output_per_million" not in said:
-        return None
-    per = {name: Decimal(str(said.get(f"{name}_per_million") or 0)) * 1000 for name in ("input", "output")}
-    read, write = (said.get(f"cache_{way}_per_million") for way in ("read", "write"))
-    return Rates(
-        per["input"],
-        per["output"],
-        per["input"] if read is None else Decimal(str(read)) * 1000,
-        per["input"] if write is None else Decimal(str(write)) * 1000,
-    )
-
-
 Moves = dict[int, tuple[int, Counts]]  # by edge: what the provider counted after it
 
 
@@ -63,12 +30,14 @@ def explain_model(
     edges: Sequence[Sequence[Straddler]],
     *,
     unit: Decimal,
-    rates: Callable[[Cell], Rates | None],
+    prices: Prices,
 ) -> None:
     """Explain a model's cells, in the order of time.
 
     `edges[i]` are its calls into bucket i from the one before, the last ones those that go beyond the last bucket.
+    `prices` are at least those of its rows.
     """
+    prices = {number: prices.get(number) for cell in cells for number in cell.ours.by_price}
     moves = _moves(cells, edges, unit)
     for place, cell in enumerate(cells):
         in_usd, in_ = moves.get(place, (0, Counts()))
@@ -77,23 +46,26 @@ def explain_model(
         moved = Counts()
         moved.add(in_)
         moved.add(out, -1)
-        _explain(cell, in_usd - out_usd, moved, unit, rates(cell))
+        _explain(cell, in_usd - out_usd, moved, unit=unit, prices=prices)
     if not any(cell.ours.nanousd or cell.ours.counts.calls for cell in cells):
         _rename(cells, Kind.MODEL_THEIRS)
     elif not any(cell.theirs.lines for cell in cells):
         _rename(cells, Kind.MODEL_OURS)
     else:
         _find_price(cells, unit)
+        for cell in cells:
+            explain_costs(cell, unit, prices)
 
 
-def _explain(cell: Cell, spilt: int, moved: Counts, unit: Decimal, rates: Rates | None) -> None:
+def _explain(cell: Cell, spilt: int, moved: Counts, *, unit: Decimal, prices: Prices) -> None:
     rest = cell.drift - spilt
     told = cell.theirs.counts
     if abs(rest) <= cell.allowance(unit):
         cell.explain(Kind.ROUNDING, rest)
         return
     if not (told.input or told.output):
-        rest -= _charged_by_hold(cell, rest)
+        rest -= explain_other_price(cell, rest, unit, prices)
+        rest -= _not_by_usage(cell, rest)
         if told.calls and rest:
             _by_calls(cell, rest, told.calls - cell.ours.counts.calls - moved.calls)
         elif rest:
@@ -105,7 +77,7 @@ def _explain(cell: Cell, spilt: int, moved: Counts, unit: Decimal, rates: Rates 
     more.add(moved, -1)
     if not (told.cache_read or told.cache_write):
         more.cache_read = more.cache_write = 0
-    _by_tokens(cell, rest, more, unit, rates)
+    _by_tokens(cell, rest, more, unit, usual_rates(cell.ours, prices))
 
 
 def _by_tokens(cell: Cell, rest: int, more: Counts, unit: Decimal, rates: Rates | None) -> None:
@@ -138,13 +110,14 @@ def _by_tokens(cell: Cell, rest: int, more: Counts, unit: Decimal, rates: Rates 
         cell.explain(Kind.UNEXPLAINED, rest)
 
 
-def _charged_by_hold(cell: Cell, rest: int) -> int:
-    """Of a bill that asks for less: what holds that nobody settled, and estimates, can have been too much."""
+def _not_by_usage(cell: Cell, rest: int) -> int:
+    """What holds that nobody settled can have been too much, and estimates too much or, up to twofold, too little."""
     taken = 0
     for basis, kind in ((Basis.EXPIRED, Kind.EXPIRED), (Basis.ESTIMATED, Kind.ESTIMATED)):
         charged, calls = cell.ours.of(basis)
         part = max(rest - taken, -charged)
-        if charged > 0 and part < 0:
+        part = min(part, charged if basis is Basis.ESTIMATED else 0)
+        if charged > 0 and part:
             cell.explain(kind, part, calls)
             taken += part
     return taken

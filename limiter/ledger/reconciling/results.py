@@ -82,7 +82,7 @@ class Ours:
     by_basis: defaultdict[int, list[int]] = field(
         default_factory=lambda: defaultdict(lambda: [0, 0])
     )  # nano-USD, calls
-    prices: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # calls by id of the price's text
+    by_price: defaultdict[int, Counts] = field(default_factory=lambda: defaultdict(Counts))  # by id of the price's text
 
     def add(self, nanousd_: int, counts: Counts, basis: int, price: int, sign: int = 1) -> None:
         """Add, or with -1 take off, what rows add up to."""
@@ -90,7 +90,7 @@ class Ours:
         self.counts.add(counts, sign)
         self.by_basis[basis][0] += sign * nanousd_
         self.by_basis[basis][1] += sign * counts.calls
-        self.prices[price] += sign * counts.calls
+        self.by_price[price].add(counts, sign)
 
     def of(self, basis: Basis) -> tuple[int, int]:
         """What rests on a basis: nano-USD, calls."""
@@ -106,6 +106,21 @@ class Theirs:
     lines: int = 0  # that cost
     priced: Counts = field(default_factory=Counts)  # counts on lines that cost
     counted: Counts = field(default_factory=Counts)  # counts on lines that only count
+    parts: dict[str, tuple[Decimal, int]] = field(default_factory=dict)  # by kind of token: USD, lines
+
+    def cost(self, usd: Decimal, part: str = "", lines: int = 1) -> None:
+        """Add lines that cost. `part`: the kind of token, as the fields of Rates; "": unknown, or none."""
+        self.usd += usd
+        self.lines += lines
+        before, known = self.parts.get(part, (Decimal(0), 0))
+        self.parts[part] = before + usd, known + lines
+
+    def add(self, other: Theirs) -> None:
+        """Add what another has."""
+        for part, (usd, lines) in other.parts.items():
+            self.cost(usd, part, lines)
+        self.priced.add(other.priced)
+        self.counted.add(other.counted)
 
     @property
     def nanousd(self) -> int:

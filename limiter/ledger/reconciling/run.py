@@ -21,7 +21,8 @@ from limiter.ledger.reconciling.books import (
     read_sums,
 )
 from limiter.ledger.reconciling.calls import SLACK_MS, Examples, calls, kind_of, match
-from limiter.ledger.reconciling.cells import Rates, Straddler, explain_model, rates_of
+from limiter.ledger.reconciling.cells import Straddler, explain_model
+from limiter.ledger.reconciling.rates import Prices, rates_of
 from limiter.ledger.reconciling.results import Bucket, Cell, Drift, Example, Kind
 from limiter.ledger.texts import read_texts
 
@@ -80,8 +81,7 @@ class Reconciliation:
         for call in calls(self.gathered, self.period):
             start = call.at_ms // HOUR_MS * HOUR_MS
             cell = cells.setdefault((start, call.key), Cell(Bucket(start, start + HOUR_MS), call.key))
-            cell.theirs.usd += Decimal(call.theirs).scaleb(-9)
-            cell.theirs.lines += call.lines
+            cell.theirs.cost(Decimal(call.theirs).scaleb(-9), lines=call.lines)
             cell.theirs.priced.add(call.their_counts)
             if call.reservation:
                 cell.ours.add(call.ours, call.our_counts, call.basis, 0)
@@ -107,8 +107,7 @@ class Reconciliation:
             place = sums.start_ms, sums.key
             cell = cells.setdefault(place, Cell(Bucket(sums.start_ms, sums.end_ms), sums.key))
             before = cell.theirs.nanousd
-            cell.theirs.usd += sums.theirs.usd
-            cell.theirs.lines += sums.theirs.lines
+            cell.theirs.cost(sums.theirs.usd, lines=sums.theirs.lines)
             cell.explain(
                 Kind.ONLY_THEIRS, cell.theirs.nanousd - before, sums.theirs.lines, "lines without a request id"
             )
@@ -124,12 +123,7 @@ class Reconciliation:
             return cells[key].setdefault(place, Cell(grid.buckets[place], key))
 
         for sums in self.gathered.sums():
-            theirs = cell(sums.key, sums.start_ms).theirs
-            theirs.usd += sums.theirs.usd
-            theirs.lines += sums.theirs.lines
-            theirs.priced.add(sums.theirs.priced)
-            theirs.counted.add(sums.theirs.counted)
-        prices: dict[int, Rates | None] = {}
+            cell(sums.key, sums.start_ms).theirs.add(sums.theirs)
         edges: Edges = defaultdict(lambda: defaultdict(list))
         with self.books.read() as connection:
             for part in read_sums(connection, self.keys, grid.span, grid.granule):
@@ -139,7 +133,7 @@ class Reconciliation:
                 edge = grid.edge(begin_ms, end_ms)
                 if edge is not None and len(edges[key][edge]) < _EDGE_MAX:
                     edges[key][edge].append(straddler)
-            found = {price for by_place in cells.values() for one in by_place.values() for price in one.ours.prices}
+            found = {price for by_place in cells.values() for one in by_place.values() for price in one.ours.by_price}
             prices = {number: rates_of(text) for number, text in read_texts(connection, found).items()}
             for key in {*cells, *edges}:
                 by_place = cells[key]
@@ -158,14 +152,12 @@ class Reconciliation:
                         drift.examples.append(Example(kind, row[3], None, f"{row[1]}/{row[2]}", "", "", row[0] or ""))
         return drift
 
-    def _explain(
-        self, key: str, by_place: dict[int, Cell], edges: Edges, grid: Grid, prices: dict[int, Rates | None]
-    ) -> None:
+    def _explain(self, key: str, by_place: dict[int, Cell], edges: Edges, grid: Grid, prices: Prices) -> None:
         touched = [place for place in {*edges[key], *by_place} if place < len(grid.buckets)] or [len(grid.buckets) - 1]
         places = range(min(touched), max(touched) + 1)
         ordered = [by_place.setdefault(place, Cell(grid.buckets[place], key)) for place in places]
         along = [edges[key].get(place, []) for place in (*places, places[-1] + 1)]
-        explain_model(ordered, along, unit=self.unit, rates=lambda one: _rates(one, prices))
+        explain_model(ordered, along, unit=self.unit, prices=prices)
 
 
 def drift_of(books: Database, bill: Bill, *, from_ms: int | None = None, to_ms: int | None = None) -> Drift:
@@ -177,15 +169,6 @@ def drift_of(books: Database, bill: Bill, *, from_ms: int | None = None, to_ms: 
 
 def _add(cell: Cell, part: Part) -> None:
     cell.ours.add(part.nanousd, part.counts, part.basis, part.price, part.sign)
-
-
-def _rates(cell: Cell, prices: dict[int, Rates | None]) -> Rates | None:
-    """What tokens cost in a cell: at the price of most of its calls."""
-    known: dict[Rates, int] = defaultdict(int)
-    for number, calls_ in cell.ours.prices.items():
-        if rates := prices.get(number):
-            known[rates] += calls_
-    return max(known, key=lambda rates: known[rates]) if known else None
 
 
 def _name_unknown(cell: Cell, ours: set[str], theirs: set[str]) -> None:

@@ -20,8 +20,6 @@ from limiter.ledger.schema import SUMS
 _CUSTOMER: Final = Dimension("customer", is_tag=True)
 #: What sums of refusals say of a call. Its team and key they say only where a limit of the team or key refused.
 _REFUSALS_TELL: Final = {Dimension(name) for name in PLACES[:4]} | {_CUSTOMER}
-#: What they say of each.
-_ALWAYS_TOLD: Final = {Dimension("organization"), *map(Dimension, KINDS)}
 #: What stands for models and customers where there were too many different ones in a minute.
 _OTHER: Final = "(other)"
 _RATIO: Final = Decimal("0.000001")
@@ -126,8 +124,8 @@ class Tally:
         self._limits: Counter[tuple[str, str, str]] = Counter()
         self._seen: dict[Dimension, set[str]] = {dimension: set() for dimension in question.dimensions}
         self._tag_names: set[str] = set()
-        self._unplaced = 0
-        self._left_out = 0
+        self._unplaced: Counter[tuple[str, ...]] = Counter()  # by what is not known of them
+        self._left_out: Counter[tuple[str, ...]] = Counter()
 
     def add(self, tile: Tile, cell: Cell) -> None:
         """Add what was spent: once to the total, and to the line of each value of its tags."""
@@ -155,12 +153,13 @@ class Tally:
         if group is None or not groups or self._total.refused is None:
             return
         if self._asked & unknown:
-            self._left_out += one.calls
+            self._left_out[tuple(sorted(_called(d) for d in self._asked & unknown))] += one.calls
             return
         self._total.refused[one.reason] += one.calls
         self._limits[one.scope, one.limit, one.reason] += one.refusals
-        if not self._lines_know or unknown & set(self._question.by):
-            self._unplaced += one.calls
+        untold = [_called(d) for d in self._question.by if d in unknown or not (d.is_time or d in _REFUSALS_TELL)]
+        if untold:
+            self._unplaced[tuple(untold)] += one.calls
             return
         for each in groups:
             line = self._line(tile, group, each)
@@ -234,23 +233,22 @@ class Tally:
 
     def _notes_on_refusals(self) -> Iterator[str]:
         if not self.knows_refusals:
-            names = ", ".join(sorted(dimension.name for dimension in self._asked - _REFUSALS_TELL))
-            yield f"it is not known of refused calls which {names} they had: none are counted"
+            unknown = ", ".join(sorted(_called(dimension) for dimension in self._asked - _REFUSALS_TELL))
+            yield f"it is not known of refused calls which {unknown} they had: none are counted"
             return
-        if self._unplaced:
-            known = [d for d in self._question.by if not d.is_time and d not in _REFUSALS_TELL]
-            names = ", ".join(d.name for d in known or self._question.by if d not in _ALWAYS_TOLD)
-            yield (
-                f"it is not known of {self._unplaced} refused calls which {names} they had: they are counted in the "
-                "total only"
-            )
-        if self._left_out:
-            names = ", ".join(d.name for d in self._asked if d not in _ALWAYS_TOLD)
-            yield f"it is not known of {self._left_out} refused calls which {names} they had: they are not counted"
+        counted = ((self._unplaced, "they are counted in the total only"), (self._left_out, "they are not counted"))
+        for found, effect in counted:
+            for names, calls in (+found).most_common():
+                yield f"it is not known of {calls} refused calls which {', '.join(names)} they had: {effect}"
 
     def _seen_in_vain(self, condition: Condition) -> bool:
         seen = self._seen[condition.dimension]
         return bool(seen) and not any(condition.fits([value]) for value in seen)
+
+
+def _called(dimension: Dimension) -> str:
+    """Its name; of a tag that is called like a column or a period with `tag:`."""
+    return dimension.text if dimension.name in (*PLACES, *KINDS) else dimension.name
 
 
 def _hint(condition: Condition, seen: Collection[str]) -> str:

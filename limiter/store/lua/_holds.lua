@@ -117,8 +117,8 @@ local function write_batch(batch)
       end
       redis.call('HSET', org.key, unpack(fields))
     end
-    if org.overages then
-      for field in pairs(org.overages) do redis.call('HSET', org.key, field, org.raw[field]) end
+    if org.puts then
+      for field in pairs(org.puts) do redis.call('HSET', org.key, field, org.raw[field]) end
     end
   end
   local lasting, n = {}, 0

@@ -52,8 +52,6 @@ local function move_overages(org, hold, cost)
     local sum = {overage_of(org, field, period)}
     add_money(sum, 1, moved)
     if sum[1] < 0 then sum = {0, 0} end
-    org.raw[field] = struct.pack(OVERAGE, 1, period, sum[1], sum[2])
-    org.overages = org.overages or {}
-    org.overages[field] = true
+    put_field(org, field, struct.pack(OVERAGE, 1, period, sum[1], sum[2]))
   end)
 end

@@ -61,16 +61,27 @@ local function start_counter(v, at, rules, r, now, period)
   end
 end
 
+-- The period of counters that start now. Even in the same ms
+--   a counter that starts again must not be taken for the one that holds remember: its period is one that no counter
+--   of the scope has had, and `last` is never before a period;
+--   counters that start before new limits are noted have a lesser period than those that start after: `noted` of the
+--   organization is beyond every period that began before (see replace.lua), and none that begins later is before it.
+local function first_period(org, last, now)
+  if not org.began then
+    local found = redis.call('HMGET', org.key, 'began', 'noted')
+    org.began, org.noted = tonumber(found[1] or 0), tonumber(found[2] or 0)
+  end
+  local first = math.max(now, last + 1)
+  return org.noted - now <= CLOCK_SLACK_MS and math.max(first, org.noted) or first
+end
+
 -- Brings the counters of a scope to the present: an ended window is left behind, never an open one; a
 -- bucket refills and takes the policy's present amount and burst.
--- A counter that starts again, even in the same ms, must not be taken for the one that holds remember:
--- its period is one that no counter of the scope has had, and `last` is never before a period.
 local function bring_forward(state, scope, now)
   local v, rules, last, at, r = state.v, scope.rules, state.last, 0, 0
-  local fresh = now > last and now or last + 1
   for _ = 1, scope.limits do
     local kind = rules[r + 1]
-    if not v[at + 1] then start_counter(v, at, rules, r, now, fresh) end
+    if not v[at + 1] then start_counter(v, at, rules, r, now, state.fresh) end
     if kind == SPEND then
       local ended = v[at + 2]
       if now >= ended then
@@ -99,7 +110,10 @@ local function load_scope(org, scope, now)
   local raw = org.raw[scope.field]
   state = raw and unpack_scope(raw) or {last = 0, layout = '', v = {}, n = 0, dirty = false}
   state.behind = state.last - now > CLOCK_SLACK_MS
-  if state.layout ~= scope.layout then relayout(state, scope.layout) end
+  if state.layout ~= scope.layout then
+    relayout(state, scope.layout)
+    state.fresh = first_period(org, state.last, now)
+  end
   bring_forward(state, scope, now)
   org.states[scope.field] = state
   return state

@@ -85,7 +85,7 @@ local function open_batch(now, heading, placing)
     local key = KEYS[3 * shards + o]
     local _, colon = string.find(key, '}:org:', 1, true)
     batch.orgs[o] = {key = key, name = string.sub(key, colon + 1), shard = batch.shards[shard + 1],
-                     fields = {}, raw = {}, states = {}, dirty = false, overages = false}
+                     fields = {}, raw = {}, states = {}, dirty = false, puts = false}
   end
   return batch
 end
@@ -96,6 +96,13 @@ local function want(org, field)
     org.raw[field] = false
     org.fields[#org.fields + 1] = field
   end
+end
+
+-- Has a field of an organization's hash written at the end, as it stands.
+local function put_field(org, field, text)
+  org.raw[field] = text
+  org.puts = org.puts or {}
+  org.puts[field] = true
 end
 
 local function read_orgs(batch)

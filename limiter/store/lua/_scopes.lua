@@ -98,11 +98,15 @@ local function take_more(v, at, count)
   return level < lowest
 end
 
--- Marks a scope as changed, to be written at the end.
+-- Marks a scope as changed, to be written at the end; and how late its counters began, if some may have.
 local function touch(org, field, state, now)
   if state.dirty then return end
   if now > state.last then state.last = now end
   state.dirty = true
   org.dirty = org.dirty or {}
   org.dirty[#org.dirty + 1] = field
+  if state.fresh and state.fresh > org.began then
+    org.began = state.fresh
+    put_field(org, 'began', text_of(state.fresh))
+  end
 end

@@ -5,17 +5,23 @@ local function digits_of(usd, nano)
   return usd > 0 and string.format('%.0f%09d', usd, nano) or text_of(nano)
 end
 
+-- When the window began that ends at `ends`; 0 if the plan knows none: it was opened in another time zone.
+local function window_start(rules, r, ends)
+  return ends == rules[r + 8] and rules[r + 7] or ends == rules[r + 9] and rules[r + 8] or 0
+end
+
 -- An event row: the spend limit `i` of a scope passed a threshold (in millionths of its ceiling). Names hold only
 -- letters, digits and . _ @ -, so that they need no escaping.
 local function add_event(org, scope, i, v, millionths, member, now)
   local path, at, r = org.name .. string.gsub(string.sub(scope.field, 6), ':', '/'), i * WIDTH, i * RULE
   local limit, window = string.match(layout_of(scope.layout).names[i + 1], '^([^:]+):spend:(%a+)$')
-  local text = '{"event":"threshold","scope":"%s","limit":"%s","window":"%s","threshold":%.6f,'
-    .. '"ceiling_nanousd":%s,"settled_nanousd":%s,"held_nanousd":%s}'
-  local ceiling = digits_of(scope.rules[r + 3], scope.rules[r + 4])
+  local text = '{"event":"threshold","scope":"%s","limit":"%s","window":"%s","window_start_ms":%.0f,'
+    .. '"resets_at_ms":%.0f,"threshold":%.6f,"ceiling_nanousd":%s,"settled_nanousd":%s,"held_nanousd":%s}'
+  local ends = v[at + 2]
+  local start, ceiling = window_start(scope.rules, r, ends), digits_of(scope.rules[r + 3], scope.rules[r + 4])
   local settled, held = digits_of(v[at + 3], v[at + 4]), digits_of(v[at + 5], v[at + 6])
   add_note(org.shard, ROW_EVENT, member,
-    string.format(text, path, limit, window, millionths / 1000000, ceiling, settled, held), now)
+    string.format(text, path, limit, window, start, ends, millionths / 1000000, ceiling, settled, held), now)
 end
 
 -- Reports the thresholds of spend limits that are passed; the first time in a window by an event row.

@@ -37,9 +37,7 @@ local function opened(org, field, period)
 end
 
 local function put_opening(org, field, period, usd, nano, epoch, seq)
-  org.raw[field] = struct.pack(OPENING, 1, period, usd, nano, epoch, seq)
-  org.overages = org.overages or {}
-  org.overages[field] = true
+  put_field(org, field, struct.pack(OPENING, 1, period, usd, nano, epoch, seq))
 end
 
 local function add_rows(batch, item, scope, place, period, usd, nano)

@@ -4,11 +4,14 @@
 -- ARGV  clock_ms · field to compare · its expected value ('' for absent) · number of pairs · then field, value pairs
 --       ('' deletes) · then name, text pairs of the openings
 -- RETURNS  1 if replaced, 0 if somebody else was faster
--- WRITES  the fields; a note of each opening: format 1 B · now I8 · epoch I8 and seq i8 of the newest row · its text
+-- WRITES  the fields; a note of each opening: format 1 B · now I8 · epoch I8 and seq i8 of the newest row · order I8 ·
+--         its text; the order as the organization's `noted`
 -- COST  O(fields)
 --
 -- An opening's name is [TEAM[/KEY]]:COUNTER. If the counter is there (the limit was away, and nobody asked for anything
 -- meanwhile), it goes on to count, and there is nothing to open.
+-- The order is a time, later than now: every counter that began before the note has a lesser period, every other one
+-- that or a greater one (see first_period).
 
 -- Where the newest row stands, or what comes right before the first.
 local function newest_row(now)
@@ -35,13 +38,25 @@ local function has_counter(name)
   return layouts_there[field][counter] ~= nil
 end
 
+-- `began` is the greatest period that a counter began with. Its next window may have made it one more, if it began in
+-- the last ms of one; every other window's period is its start.
+local function next_order(now)
+  local order = now + 1
+  for _, text in ipairs(redis.call('HMGET', KEYS[1], 'began', 'noted')) do
+    local known = tonumber(text or 0)
+    if known - now <= CLOCK_SLACK_MS then order = math.max(order, known + 2) end
+  end
+  return order
+end
+
 local present = redis.call('HGET', KEYS[1], ARGV[2]) or ''
 if present ~= ARGV[3] then return 0 end
 local pairs_end, now = 4 + 2 * tonumber(ARGV[4]), store_time(ARGV[1])
-local notes = {}
+local notes, order = {}, nil
 if #ARGV > pairs_end then
   local epoch, seq = newest_row(now)
-  local head = struct.pack('<BI8I8i8', 1, now, epoch, seq)
+  order = next_order(now)
+  local head = struct.pack('<BI8I8i8I8', 1, now, epoch, seq, order)
   for i = pairs_end + 1, #ARGV, 2 do
     if not has_counter(ARGV[i]) then notes[#notes + 1] = {ARGV[i], head .. ARGV[i + 1]} end
   end
@@ -55,5 +70,6 @@ for i = 5, pairs_end, 2 do
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
 end
+if notes[1] then redis.call('HSET', KEYS[1], 'noted', text_of(order)) end
 for _, note in ipairs(notes) do redis.call('HSET', KEYS[2], note[1], note[2]) end
 return 1

@@ -109,10 +109,13 @@ class Store(Protocol):
     async def policy(self, organization: str) -> StoredPolicy | None:
         """The organization's part of the policy."""
 
-    async def replace_policy(self, new: StoredPolicy, *, new_limits: Sequence[NewLimit] = ()) -> bool:
+    async def replace_policy(
+        self, new: StoredPolicy, *, new_limits: Sequence[NewLimit] = (), left: Sequence[Scope] = ()
+    ) -> bool:
         """Store `new` if the present version is the one before it; answers whether it was.
 
-        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already.
+        Notes in the same step that `new_limits` are to be opened, but for those that have a counter already, and that
+        it no longer names the keys `left`.
         """
 
     async def key(self, key: Scope) -> StoredKey:

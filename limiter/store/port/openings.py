@@ -36,13 +36,15 @@ class NewLimit:
 class PendingOpening:
     """A note of a new limit: since when it is in force, and the newest row of its shard then.
 
-    `position` with seq -1: the ledger had no row yet, or comes right before its first one. `raw` is the note as it is
-    stored.
+    `position` with seq -1: the ledger had no row yet, or comes right before its first one. `order` is greater than the
+    period of every counter that began before, and no greater than that of every one that began after. `raw` is the note
+    as it is stored.
     """
 
     limit: NewLimit
     at_ms: int
     position: Position
+    order: int
     raw: bytes
 
 

@@ -47,11 +47,15 @@ class StoredPolicy:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key's record (JSON by the service) and its revision; revision 0: there is none."""
+    """A key's record (JSON by the service) and its revision; revision 0: there is none.
+
+    `left`: the policy named the key once, and then no more; only known of a key that was asked for.
+    """
 
     key: Scope
     revision: int
     record: str
+    left: bool = False
 
 
 class CounterState(NamedTuple):

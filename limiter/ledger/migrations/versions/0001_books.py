@@ -80,6 +80,7 @@ def upgrade() -> None:
     op.create_table(
         "invoices",
         sa.Column("number", sa.Text(), nullable=False),
+        sa.Column("organization", sa.Text(), nullable=False),
         sa.Column("customer", sa.Text(), nullable=False),
         sa.Column("month", sa.String(length=7), nullable=False),
         sa.Column("issued_ms", sa.BigInteger(), nullable=False),
@@ -89,7 +90,7 @@ def upgrade() -> None:
         sa.Column("checksum", sa.LargeBinary(length=16), nullable=False),
         sa.PrimaryKeyConstraint("number"),
     )
-    op.create_index("invoices_customer_month", "invoices", ["customer", "month"], unique=True)
+    op.create_index("invoices_customer_month", "invoices", ["customer", "organization", "month"], unique=True)
     op.create_table(
         "ledger",
         sa.Column("shard", sa.SmallInteger(), autoincrement=False, nullable=False),

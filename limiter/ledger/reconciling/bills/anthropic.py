@@ -15,7 +15,15 @@ from typing import Any, Final
 
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.reconciling.bills.files import Source
-from limiter.ledger.reconciling.bills.lines import BillLine, Told, check_currency, count, identity_of, moment_ms
+from limiter.ledger.reconciling.bills.lines import (
+    BillLine,
+    Told,
+    check_currency,
+    count,
+    identity_of,
+    moment_ms,
+    part_of,
+)
 
 _CENT: Final = Decimal("0.01")
 _HOUR_MS: Final = 3_600_000
@@ -54,7 +62,8 @@ def _reported(row: Mapping[str, Any], place: str, told: Told, span: tuple[int, i
     if "amount" in row:
         check_currency(row.get("currency"), f"{place} currency")
         cost = told.usd(row["amount"], f"{place} amount", factor=_CENT)
-        return BillLine(place, *span, model, str(row.get("description") or ""), cost, identity=identity)
+        part = part_of(str(row.get("token_type") or ""))
+        return BillLine(place, *span, model, str(row.get("description") or ""), cost, part=part, identity=identity)
     creation = row.get("cache_creation") or {}
     written = sum(count(creation.get(name), place) or 0 for name in _WRITTEN)
     return _usage(
@@ -89,7 +98,8 @@ def _console(source: Source, told: Told) -> Iterator[BillLine]:
         if "cost_usd" in row:
             cost = told.usd(row["cost_usd"], f"{place} cost_usd")
             item = " ".join(filter(None, (row.get("model"), row.get("token_type"), row.get("usage_type"))))
-            yield BillLine(place, start_ms, end_ms, row.get("model") or "", item, cost, identity=identity)
+            part = part_of(row.get("token_type") or "")
+            yield BillLine(place, start_ms, end_ms, row.get("model") or "", item, cost, part=part, identity=identity)
             continue
         kinds = ("5m", "1h")
         written = [count(row.get(f"usage_input_tokens_cache_write_{kind}"), place) or 0 for kind in kinds]

@@ -17,7 +17,16 @@ from typing import Final
 
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.reconciling.bills.files import Source
-from limiter.ledger.reconciling.bills.lines import BillLine, Told, check_currency, count, identity_of, moment_ms, number
+from limiter.ledger.reconciling.bills.lines import (
+    BillLine,
+    Told,
+    check_currency,
+    count,
+    identity_of,
+    moment_ms,
+    number,
+    part_of,
+)
 
 _NEEDED: Final = (
     *("line_item_usage_type", "line_item_product_code", "line_item_usage_start_date"),
@@ -70,16 +79,15 @@ def _line(row: Mapping[str, str], place: str, told: Told, edition: str) -> BillL
     line = BillLine(
         place, start_ms, end_ms, edition or model_of(usage), usage,
         told.usd(row["line_item_unblended_cost"] or "0", f"{place} line_item_unblended_cost"),
-        identity=f"{number_} {span}" if number_ else identity_of(dict(row)),
+        part=part_of(usage), identity=f"{number_} {span}" if number_ else identity_of(dict(row)),
     )  # fmt: skip
     tokens = count(row.get("line_item_usage_amount"), f"{place} line_item_usage_amount", factor=_size(row, usage))
-    words = usage.lower().replace("_", "")
-    if tokens is None or "token" not in words or (line.cost or 0) < 0:
+    if tokens is None or "token" not in usage.lower() or (line.cost or 0) < 0:
         return line
-    if "output" in words:
+    if line.part == "output":
         return line._replace(output_tokens=tokens)
-    read_ = tokens if "cacheread" in words.replace("-", "") else 0
-    written = tokens if "cachewrite" in words.replace("-", "") else 0
+    read_ = tokens if line.part == "cache_read" else 0
+    written = tokens if line.part == "cache_write" else 0
     return line._replace(input_tokens=tokens, cache_read_tokens=read_, cache_write_tokens=written)
 
 

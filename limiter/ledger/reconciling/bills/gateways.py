@@ -47,7 +47,7 @@ def _read(source: Source, told: Told, fields: dict[str, str], remedy: str) -> It
 def _line(row: dict[str, Any], place: str, told: Told, fields: dict[str, str]) -> BillLine:
     at_ms = moment_ms(row[fields["time"]], f"{place} {fields['time']}")
     identity = str(row[fields["request_id"]] or "")
-    counts = {
+    counts: dict[str, Any] = {
         name: count(row.get(fields[name]), f"{place} {fields[name]}")
         for name in ("input_tokens", "output_tokens", "cache_read_tokens")
         if name in fields

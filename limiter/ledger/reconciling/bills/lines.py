@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ class BillLine(NamedTuple):
     output_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+    part: str = ""  # the kind of token that the cost is of: input (not cached), output, cache_read, cache_write
     identity: str = ""  # what makes the line itself; two with the same are one line given twice
 
 
@@ -137,6 +139,18 @@ def moment_ms(value: object, place: str) -> int:
         return round((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError, ArithmeticError):
         raise InvalidArgument(place, value, "write a time such as 2026-11-01T00:00:00Z") from None
+
+
+def part_of(words: str) -> str:
+    """The kind of token that words of a bill are about, as BillLine.part; "" if they are about none."""
+    plain = re.sub(r"[^a-z]", "", words.lower())
+    if "output" in plain:
+        return "output"
+    if "storage" in plain or not ("input" in plain or "cach" in plain):
+        return ""
+    if "uncached" in plain or "nocache" in plain or "cach" not in plain:
+        return "input"
+    return "cache_write" if "write" in plain or "creation" in plain else "cache_read"
 
 
 def check_currency(value: object, place: str) -> None:

@@ -28,7 +28,16 @@ import yaml
 
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.reconciling.bills.files import Source
-from limiter.ledger.reconciling.bills.lines import BillLine, Told, check_currency, count, identity_of, moment_ms, number
+from limiter.ledger.reconciling.bills.lines import (
+    BillLine,
+    Told,
+    check_currency,
+    count,
+    identity_of,
+    moment_ms,
+    number,
+    part_of,
+)
 
 _COUNTS: Final = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _COLUMNS: Final = ("time", "end", "model", "cost", "request_id", "item", "currency", *_COUNTS)
@@ -73,7 +82,7 @@ class Mapped:
             check_currency(value["currency"], where["currency"])
         start_ms = moment_ms(value["time"], where["time"])
         end_ms = moment_ms(value["end"], where["end"]) if value.get("end") else start_ms + self._width
-        counts: dict[str, int | None] = {}
+        counts: dict[str, Any] = {}
         for name in _COUNTS:
             if name in value:
                 factor = Decimal(1) if name == "calls" else self._tokens_in
@@ -83,11 +92,12 @@ class Mapped:
             counts["input_tokens"] = (counts["input_tokens"] or 0) + beside
         if start_ms == end_ms:
             counts.setdefault("calls", 1)
-        cost = value.get("cost")
+        cost, item = value.get("cost"), str(value.get("item") or "")
         return BillLine(
-            place, start_ms, end_ms, str(value["model"] or ""), str(value.get("item") or ""),
+            place, start_ms, end_ms, str(value["model"] or ""), item,
             None if cost in (None, "") else told.usd(cost, where["cost"], factor=self._cost_in),
-            str(value.get("request_id") or "").strip(), identity=self._identity(row, value, place), **counts,
+            str(value.get("request_id") or "").strip(), part=part_of(item),
+            identity=self._identity(row, value, place), **counts,
         )  # fmt: skip
 
     def _identity(self, row: Mapping[str, Any], value: Mapping[str, Any], place: str) -> str:

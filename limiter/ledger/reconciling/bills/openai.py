@@ -15,7 +15,15 @@ from typing import Any, Final
 
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.reconciling.bills.files import Source
-from limiter.ledger.reconciling.bills.lines import BillLine, Told, check_currency, count, identity_of, moment_ms
+from limiter.ledger.reconciling.bills.lines import (
+    BillLine,
+    Told,
+    check_currency,
+    count,
+    identity_of,
+    moment_ms,
+    part_of,
+)
 
 _MODEL: Final = re.compile(r"(?P<model>[A-Za-z0-9][\w.:\-]*)(?: (?:text|audio|image))?", re.ASCII)
 _COUNTS: Final = {
@@ -68,7 +76,8 @@ def _line(row: Mapping[str, Any], place: str, told: Told, start: object, end: ob
         check_currency(amount.get("currency") or row.get("amount_currency"), f"{place} currency")
         item = str(row.get("line_item") or "")
         cost = told.usd(value, f"{place} amount")
-        yield BillLine(place, start_ms, end_ms, model_of(item), item, cost, identity=identity)
+        part = part_of(item.partition(",")[2])
+        yield BillLine(place, start_ms, end_ms, model_of(item), item, cost, part=part, identity=identity)
         return
     counts: dict[str, Any] = {name: count(row.get(column), f"{place} {column}") for name, column in _COUNTS.items()}
     if not any(counts.values()):

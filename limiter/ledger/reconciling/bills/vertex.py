@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from limiter.domain.errors import InvalidArgument
 from limiter.ledger.reconciling.bills.files import Source
-from limiter.ledger.reconciling.bills.lines import BillLine, Told, count, identity_of, moment_ms, number
+from limiter.ledger.reconciling.bills.lines import BillLine, Told, count, identity_of, moment_ms, number, part_of
 
 _SERVICES: Final = re.compile(
     r"vertex ai|gemini api|generative language|agent platform|cloud ai platform", re.IGNORECASE
@@ -56,9 +56,9 @@ def _lines(flat: Mapping[str, Any], place: str, told: Told, usd: Decimal) -> Ite
     end_ms = moment_ms(ends, f"{place} usage_end_time") if ends else start_ms + 3_600_000
     tokens = _tokens(flat, item, place)
     model = model_of(item)
-    line = BillLine(place, start_ms, end_ms, model, item, usd, identity=identity_of(dict(flat)))
+    line = BillLine(place, start_ms, end_ms, model, item, usd, part=part_of(item), identity=identity_of(dict(flat)))
     if tokens is not None and model:
-        line = line._replace(**_counts(item, tokens))
+        line = line._replace(**_counts(line.part, tokens))
     yield line
     for credit in _credits(flat, place):
         amount = told.usd(credit["amount"], f"{place} credits", factor=1 / _rate(flat, place))
@@ -127,10 +127,8 @@ def _tokens(flat: Mapping[str, Any], item: str, place: str) -> int | None:
     return count(amount, f"{place} usage.amount") if counts else None
 
 
-def _counts(item: str, tokens: int) -> dict[str, Any]:
-    words = item.lower()
-    if "output" in words:
+def _counts(part: str, tokens: int) -> dict[str, Any]:
+    if part == "output":
         return {"output_tokens": tokens}
-    if "cach" in words and "write" not in words:
-        return {"input_tokens": tokens, "cache_read_tokens": tokens}
-    return {"input_tokens": tokens}
+    counts = {"input_tokens": tokens}
+    return counts | {"cache_read_tokens": tokens} if part == "cache_read" else counts
