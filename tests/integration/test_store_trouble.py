@@ -120,6 +120,7 @@ async def test_calls_past_their_deadline_never_reach_the_store(
         for error in await asyncio.gather(*late, return_exceptions=True):
             assert isinstance(error, grpc.aio.AioRpcError)
             assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        await connection.reached()  # the sidecar knows that they have left
     for call in under_way:
         assert (await call).decision == pb.ReserveResponse.GRANTED
     await connection.grant(of_key(BOT, USD, "after"))
