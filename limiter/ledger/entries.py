@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple
 
 from limiter.domain.reservations import Basis, RowFlag, State
@@ -80,7 +82,7 @@ def entry_of(row: Row, earlier: Earlier | None) -> Entry:
         "provider": call.pop("provider", ""),
         "operation": call.pop("operation", ""),
         "tags": _refer(entry, canonical(sorted(call.pop("tags", ())))),
-        "charged": _refer(entry, canonical([[t.scope.path, t.counter, t.period_ms] for t in row.taken])),
+        "charged": _refer(entry, canonical([[_path(t.scope), t.counter, t.period_ms] for t in row.taken])),
         "price": _refer(entry, canonical(price) if (price := ending.pop("price", None)) is not None else ""),
         "price_version": ending.pop("price_version", ""),
         "reserved_ms": row.reserved_ms,
@@ -99,9 +101,18 @@ def entry_of(row: Row, earlier: Earlier | None) -> Entry:
     return entry
 
 
+#: Every row names a few scopes, each several times.
+_path = lru_cache(maxsize=16_384)(attrgetter("path"))
+
+
 def place_of(values: Mapping[Any, Any]) -> str:
     """The text of the place that a row's sums stand under."""
-    return canonical([values[name] for name in ("organization", "team", "key", "model", "provider", "operation")])
+    return _place(_PLACE(values))
+
+
+#: Rows stand under few places.
+_PLACE = itemgetter("organization", "team", "key", "model", "provider", "operation")
+_place = lru_cache(maxsize=16_384)(canonical)
 
 
 def checksum(values: Mapping[Any, Any]) -> bytes:
