@@ -103,8 +103,7 @@ class Drain:
         self._hurry_rows = hurry_rows
         self._rows_at_once = rows_at_once
         self._background = ThreadPoolExecutor(1, "limiter-books", initializer=_step_back)
-        #: Where pages are written; None: where everything else is done that takes long.
-        self._writers: Executor | None = self._background if share < _HURRY_SHARE else None
+        self._writers = self._writers_at(share)
         self._open = False
         self._identity = ""
         self._shards: tuple[int, ...] = ()
@@ -138,10 +137,14 @@ class Drain:
         began = time.monotonic()
         waiting, _ = await self.look()
         share = min(1.0, self._share + waiting / self._hurry_rows)
-        self._writers = self._background if share < _HURRY_SHARE else None
+        self._writers = self._writers_at(share)
         if not waiting:
             return LOOK_EVERY_S
         return (time.monotonic() - began) * (1 / share - 1)
+
+    def _writers_at(self, share: float) -> Executor | None:
+        """Where pages are written; None: where everything else is done that takes long."""
+        return self._background if share < _HURRY_SHARE else None
 
     async def drain(self) -> int:
         """Move all that is there now; answers how many rows."""

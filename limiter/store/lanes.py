@@ -112,9 +112,9 @@ class Lanes:
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._timeout_s: float | None = pool.connection_kwargs.get("socket_timeout")
         self._idle: list[Line] = []
-        self._patience = _Patience(math.inf if self._timeout_s is None else self._timeout_s)
+        timeout_s: float | None = pool.connection_kwargs.get("socket_timeout")
+        self._patience = _Patience(math.inf if timeout_s is None else timeout_s)
 
     async def call(self, *arguments: str | bytes | int) -> Any:  # noqa: ANN401 - whatever the server replies
         """Send one command and return its reply; errors are redis-py's. The command is sent once."""
