@@ -141,7 +141,7 @@ def _hold(plan: Plan) -> HoldCall:
 def _reserve_command(holds: Sequence[HoldCall]) -> bytes:
     cargo = Cargo(0)
     items = [encoding.hold_blob(hold, cargo.plan_index(hold.plan)) for hold in holds]
-    return _command("reserve", cargo, holds, [*cargo.plan_blobs, *items])
+    return _command("reserve", cargo, holds, [*cargo.blobs(), *items])
 
 
 def _settle_command(holds: Sequence[HoldCall]) -> bytes:

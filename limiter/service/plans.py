@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -151,7 +152,7 @@ class Plans:
             )
         unpriced = not (price or free or question.cost_known or not model)
         record = key.record
-        settings = policy.settings
+        settings = _same_settings(policy.settings)
         sizings = _sizings(policy.scopes, model, settings.estimate)
         return CallPlan(
             plan=Plan(
@@ -210,21 +211,26 @@ def plan_scopes(
     `amounts`: which of a hold's amounts a spend limit takes by its way of sizing, None: as the settings say.
     """
     tz = zone(zone_name)
-    return tuple(
-        PlanScope(
-            scope,
-            tuple(
-                PlanLimit(
-                    limit,
-                    applies=model is None or limit_applies(limit, model),
-                    window=window_bounds(limit.per, now_ms, tz) if limit.kind is LimitKind.SPEND else (0, 0, 0),
-                    lesser=amounts.get(limit.sizing, 0) if limit.kind is LimitKind.SPEND else 0,
-                )
-                for limit in limits
-            ),
-        )
-        for scope, limits in scopes
-    )
+
+    def entry(limit: Limit) -> PlanLimit:
+        applies = model is None or limit_applies(limit, model)
+        if limit.kind is not LimitKind.SPEND:
+            return PlanLimit(limit, applies)
+        return PlanLimit(limit, applies, window_bounds(limit.per, now_ms, tz), amounts.get(limit.sizing, 0))
+
+    return tuple(PlanScope(scope, _same_limits(tuple(map(entry, limits)))) for scope, limits in scopes)
+
+
+@lru_cache(maxsize=16384)
+def _same_limits(limits: tuple[PlanLimit, ...]) -> tuple[PlanLimit, ...]:
+    """The same object for the same limits: thousands of keys may have them, and one copy stays in the caches."""
+    return limits
+
+
+@lru_cache(maxsize=16384)
+def _same_settings(settings: Settings) -> Settings:
+    """The same object for the same settings."""
+    return settings
 
 
 def denial_of(policy: KeyPolicy, record: KeyRecord | None, model: str, *, unpriced: bool) -> int:

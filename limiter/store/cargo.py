@@ -9,7 +9,7 @@ from limiter.store import encoding
 from limiter.store.keys import Home, home, shard_keys
 from limiter.store.port import Plan
 
-_HEADING = struct.Struct("<HHHQ")
+_HEADING = struct.Struct("<HHHHHQ")
 
 
 class Cargo:
@@ -19,9 +19,11 @@ class Cargo:
         self._extra = extra
         self._organizations: dict[str, int] = {}
         self._homes: list[Home] = []
-        self._plans: dict[int, int] = {}
-        self._plan_organizations: list[int] = []
-        self.plan_blobs: list[bytes] = []
+        self._rules: dict[bytes, int] = {}
+        self._rule_places: dict[tuple[bytes, ...], list[int]] = {}
+        self._plans: dict[Plan, int] = {}
+        self._plan_blobs: list[bytes] = []
+        self._plan_places: list[int] = []
         self.holds: list[str] = []
 
     def organization_index(self, organization: str) -> int:
@@ -38,12 +40,20 @@ class Cargo:
 
     def plan_index(self, plan: Plan) -> int:
         """Where a plan stands; added if it is new."""
-        index = self._plans.get(id(plan))
+        index = self._plans.get(plan)
         if index is None:
-            index = self._plans[id(plan)] = len(self.plan_blobs)
-            self.plan_blobs.append(encoding.plan_blob(plan))
-            self._plan_organizations.append(self.organization_index(plan.organization))
+            index = self._plans[plan] = len(self._plan_blobs)
+            blob, rules = encoding.plan_blobs(plan)
+            self._plan_blobs.append(blob)
+            self._plan_places.append(self.organization_index(plan.organization))
+            self._plan_places += self._rule_places.get(rules) or self._place(rules)
         return index
+
+    def _place(self, rules: tuple[bytes, ...]) -> list[int]:
+        """Where the rules of a plan's scopes stand; those that are new are added."""
+        known = self._rules
+        places = self._rule_places[rules] = [known.setdefault(of_scope, len(known)) for of_scope in rules]
+        return places
 
     def label(self) -> tuple[list[str], bytes, bytes]:
         """KEYS, heading and placing."""
@@ -52,6 +62,12 @@ class Cargo:
         names = [name for shard in shards for name in shard_keys(shard)]
         names += [home.key for home in self._homes]
         names += self.holds
-        heading = _HEADING.pack(len(shards), len(self._homes), len(self.holds), self._extra)
-        placing += self._plan_organizations
+        heading = _HEADING.pack(
+            len(shards), len(self._homes), len(self.holds), len(self._rules), len(self._plan_blobs), self._extra
+        )
+        placing += self._plan_places
         return names, heading, struct.pack(f"<{len(placing)}H", *placing)
+
+    def blobs(self) -> list[bytes]:
+        """What ARGV has behind placing and before the items: rules of scopes, and plans."""
+        return [*self._rules, *self._plan_blobs]

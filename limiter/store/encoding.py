@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from itertools import groupby
 
 from limiter.domain.limits import RATE_PERIODS, LimitKind
@@ -28,22 +29,28 @@ RECORD = struct.Struct("<BBBBIIQQQQQQQq16sH")
 LESSER = 2**48
 
 
-def plan_blob(plan: Plan) -> bytes:
-    """Encode a plan; the result is kept in it."""
-    if plan.blob is None:
-        plan.blob = _encode_plan(plan)
-    return plan.blob
+def plan_blobs(plan: Plan) -> tuple[bytes, tuple[bytes, ...]]:
+    """Encode a plan, and the rules of each of its scopes; the result is kept in it."""
+    if plan.blobs is None:
+        plan.blobs = (_encode_plan(plan), tuple(_encode_rules(scope.limits) for scope in plan.scopes))
+    return plan.blobs
 
 
 def _encode_plan(plan: Plan) -> bytes:
     key = key_field(plan.key) if plan.key is not None else b""
     parts = [_PLAN_HEAD.pack(plan.version, plan.key_revision, plan.denial, len(plan.scopes)), key, b"\0"]
-    warns: list[bytes] = []
     for scope in plan.scopes:
-        layout = ",".join(entry.limit.counter for entry in scope.limits)
-        parts += [scope_field(scope.scope), b"\0", layout.encode(), b"\0", bytes([len(scope.limits)])]
-        parts += [_RULE.pack(*_rule(entry, warns)) for entry in scope.limits]
-    return b"".join([*parts, struct.pack("<H", len(warns)), *warns])
+        parts += [scope_field(scope.scope), b"\0"]
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=16384)
+def _encode_rules(limits: tuple[PlanLimit, ...]) -> bytes:
+    """Encode the limits of a scope; the same object for the same limits, as thousands of keys may have them."""
+    layout = ",".join(entry.limit.counter for entry in limits)
+    warns: list[bytes] = []
+    rules = [_RULE.pack(*_rule(entry, warns)) for entry in limits]
+    return b"".join([layout.encode(), b"\0", bytes([len(limits)]), *rules, struct.pack("<H", len(warns)), *warns])
 
 
 def _rule(entry: PlanLimit, warns: list[bytes]) -> tuple[int, ...]:

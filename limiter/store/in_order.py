@@ -82,5 +82,5 @@ def _command(timed: TimedCall) -> tuple[Any, ...]:
     if not isinstance(call, Plan):
         cargo.add_hold(call.name)
     names, heading, placing = cargo.label()
-    arguments = (str(timed.at_ms), heading, placing, *cargo.plan_blobs, *items)
+    arguments = (str(timed.at_ms), heading, placing, *cargo.blobs(), *items)
     return ("FCALL", library().functions[timed.verb], len(names), *names, *arguments)

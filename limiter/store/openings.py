@@ -33,7 +33,7 @@ class Openings(Wire):
             part = calls[at : at + _OPENED_AT_ONCE]
             cargo = Cargo(len(part))
             items = [_item(call, cargo.plan_index(call.plan)) for call in part]
-            reply = await self._run("open", cargo, [*cargo.plan_blobs, *items], len(part))
+            reply = await self._run("open", cargo, [*cargo.blobs(), *items], len(part))
             found += [_reply(int(reply[0]), raw) for raw in reply[1:]]
         return found
 

@@ -93,7 +93,7 @@ class RedisStore(Registry, Records, Ledgers):
         """Read the counters of plans, all of one organization."""
         cargo = Cargo(self._max_backlog)
         places = [cargo.plan_index(plan) for plan in plans]
-        reply = await self._run("inspect", cargo, cargo.plan_blobs, len(plans))
+        reply = await self._run("inspect", cargo, cargo.blobs(), len(plans))
         found = [replies.inspect_reply(int(reply[0]), raw) for raw in reply[1:]]
         return [found[place] for place in places]
 
@@ -173,7 +173,7 @@ class RedisStore(Registry, Records, Ledgers):
         items = [load(cargo, call) for call in calls]
         for call in calls:
             cargo.add_hold(call.name)
-        reply = await self._run(verb, cargo, [*cargo.plan_blobs, *items], len(calls))
+        reply = await self._run(verb, cargo, [*cargo.blobs(), *items], len(calls))
         now_ms = int(reply[0])
         return [decode(now_ms, raw) for raw in reply[1:]]
 

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 
 #: What the verbs share, in the order in which the parts build on each other.
-PARTS = ("_prelude", "_scopes", "_holds", "_plans", "_deciding", "_warning", "_overage", "_ending")
+PARTS = ("_prelude", "_scopes", "_holds", "_rules", "_plans", "_deciding", "_warning", "_overage", "_ending")
 
 #: The verbs and their flags. Only what ends or books spend may write while the store is out of memory: it frees more
 #: than it takes, and spent money must not be lost.

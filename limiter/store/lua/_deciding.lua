@@ -22,15 +22,15 @@ end
 -- the shadow limits that would have refused, and what to tell.
 local function check(plan, item)
   local reason, skipped, tell = nil, nil, nil
-  local requests, tokens, lesser, sums = item.requests, item.tokens, item.lesser and plan.lesser, item.lesser
+  local requests, tokens, sums = item.requests, item.tokens, item.lesser
   for s, scope in ipairs(plan.scopes) do
-    local v, rules, at, r = plan.states[s].v, scope.rules, 0, 0
+    local v, rules, lesser, at, r = plan.states[s].v, scope.rules, sums and scope.lesser, 0, 0
     for i = 0, scope.limits - 1 do
       local mode = rules[r + 2]
       if mode > 0 then
         local kind, why = rules[r + 1], nil
         if kind == SPEND then
-          why = over_ceiling(v, at, rules, r, lesser and sums[lesser[s * 64 + i]] or item)
+          why = over_ceiling(v, at, rules, r, lesser and sums[lesser[i]] or item)
         elseif kind == CONCURRENCY then
           if v[at + 2] + 1 > rules[r + 3] then why = NO_SLOT end
         else
@@ -61,14 +61,14 @@ end
 -- settled at once and takes no slot.
 local function take(batch, plan, item, skipped)
   local spend_at = item.consume and 3 or 5
-  local requests, tokens, lesser, sums = item.requests, item.tokens, item.lesser and plan.lesser, item.lesser
+  local requests, tokens, sums = item.requests, item.tokens, item.lesser
   for s, scope in ipairs(plan.scopes) do
-    local v, rules, at, r = plan.states[s].v, scope.rules, 0, 0
+    local v, rules, lesser, at, r = plan.states[s].v, scope.rules, sums and scope.lesser, 0, 0
     for i = 0, scope.limits - 1 do
       if rules[r + 2] > 0 and not (skipped and skipped[s * 64 + i]) then
         local kind = rules[r + 1]
         if kind == SPEND then
-          local to, sum = at + spend_at, lesser and sums[lesser[s * 64 + i]] or item
+          local to, sum = at + spend_at, lesser and sums[lesser[i]] or item
           local rest = v[to + 1] + sum.nano
           if rest >= NANO then
             v[to], v[to + 1] = v[to] + sum.usd + 1, rest - NANO
@@ -84,7 +84,7 @@ local function take(batch, plan, item, skipped)
       at, r = at + WIDTH, r + RULE
     end
     -- Where there are none any more, those that were there are dropped: what is spent now they would not have.
-    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, scope.field, plan.states[s], batch.now) end
+    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, plan.fields[s], plan.states[s], batch.now) end
   end
 end
 
@@ -92,14 +92,14 @@ end
 -- with every limit that applies, is made once for all holds of a plan.
 local function taken_scopes(plan, skipped)
   if plan.taken and not skipped then return plan.taken end
-  local parts, lesser = {}, plan.lesser
+  local parts = {}
   for s, scope in ipairs(plan.scopes) do
-    local v, periods = plan.states[s].v, {}
+    local v, lesser, periods = plan.states[s].v, scope.lesser, {}
     for i = 0, scope.limits - 1 do
       local takes = scope.rules[i * RULE + 2] > 0 and not (skipped and skipped[s * 64 + i])
-      periods[i + 1] = takes and v[i * WIDTH + 1] + (lesser and lesser[s * 64 + i] or 0) * LESSER or 0
+      periods[i + 1] = takes and v[i * WIDTH + 1] + (lesser and lesser[i] or 0) * LESSER or 0
     end
-    parts[s] = scope.limits > 0 and pack_taken(scope.field, scope.layout, periods) or ''
+    parts[s] = scope.limits > 0 and pack_taken(plan.fields[s], scope.layout, periods) or ''
   end
   local taken = table.concat(parts)
   if not skipped then plan.taken = taken end

@@ -69,13 +69,14 @@ local function with_flags(flags, mask)
 end
 
 -- A batch has KEYS: for each shard its due index, ledger and epoch; then the hash of each
--- organization; then one key per item (a hold), in the order of the items. `heading` says how many,
--- `placing` in which shard each organization is.
+-- organization; then one key per item (a hold), in the order of the items. ARGV has: the clock, heading, placing; the
+-- rules of scopes; the plans; the items. `heading` says how many of each, `placing` in which shard each organization is
+-- and, for each plan, its organization and the rules of each of its scopes.
 local function open_batch(now, heading, placing)
   texts = {}
-  local shards, orgs, items, extra = struct.unpack('<I2I2I2I8', heading)
-  local batch = {now = now, items = items, extra = extra, first_hold = 3 * shards + orgs,
-                 shards = {}, orgs = {}, puts = {}}
+  local shards, orgs, items, rules, plans, extra = struct.unpack('<I2I2I2I2I2I8', heading)
+  local batch = {now = now, items = items, rules = rules, plans = plans, extra = extra,
+                 first_hold = 3 * shards + orgs, before_items = 3 + rules + plans, shards = {}, orgs = {}, puts = {}}
   for s = 1, shards do
     batch.shards[s] = {due = KEYS[3 * s - 2], ledger = KEYS[3 * s - 1], epoch_key = KEYS[3 * s], epoch = false,
                        rows = false, adds = false, drops = false}

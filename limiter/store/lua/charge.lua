@@ -1,7 +1,7 @@
 -- Charge: books spend that had no hold; never refused for money. Moves money only.
 --
 -- KEYS  due, ledger, epoch of each shard; hash of each organization; record of each charge
--- ARGV  clock_ms · heading · placing · plans · one item per charge: plan I2 · flags I4 · cost I8 ·
+-- ARGV  clock_ms · heading · placing · rules · plans · one item per charge: plan I2 · flags I4 · cost I8 ·
 --       occurred_ms I8 (0: now) · retention_ms I8 · fingerprint c16 · size of the call I4 · the call (JSON) ·
 --       the end (JSON)
 -- RETURNS  the time, then per charge: code B · state B · repeated B · flags I4 · cost I8
@@ -35,9 +35,9 @@ local function book(batch, item)
       end
     end
     parts[s] = ''
-    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, scope.field, plan.states[s], batch.now) end
+    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, plan.fields[s], plan.states[s], batch.now) end
     if scope.limits > 0 then
-      parts[s] = pack_taken(scope.field, scope.layout, periods)
+      parts[s] = pack_taken(plan.fields[s], scope.layout, periods)
     end
   end
   return table.concat(parts), all
@@ -68,10 +68,9 @@ local function decide(batch, item)
 end
 
 local batch = open_batch(store_time(ARGV[1]), ARGV[2], ARGV[3])
-local items, n = {}, #ARGV - 3 - batch.items
-local plans = decode_plans(batch, 4, n)
+local items, plans = {}, decode_plans(batch)
 for i = 1, batch.items do
-  local blob, item, plan, size, at = ARGV[3 + n + i], {key = KEYS[batch.first_hold + i]}, nil, nil, nil
+  local blob, item, plan, size, at = ARGV[batch.before_items + i], {key = KEYS[batch.first_hold + i]}, nil, nil, nil
   plan, item.flags, item.cost, item.occurred, item.retention, item.fingerprint, size, at =
     struct.unpack('<I2I4I8I8I8c16I4', blob)
   item.plan, item.call, item.ending = plans[plan + 1], string.sub(blob, at, at + size - 1), string.sub(blob, at + size)

@@ -1,8 +1,8 @@
 -- Open: lets spend counters start from what was spent in their window before they were there.
 --
 -- KEYS  due, ledger, epoch of each shard; hash of each organization
--- ARGV  clock_ms · heading (its number: items) · placing · plans of one scope each · one item per counter: plan I2 ·
---       period_ms I8 (0: only start the counter and say its period) · usd i8 · nano i8 · epoch I8 · seq i8 ·
+-- ARGV  clock_ms · heading (its number: items) · placing · rules · plans of one scope each · one item per counter:
+--       plan I2 · period_ms I8 (0: only start the counter and say its period) · usd i8 · nano i8 · epoch I8 · seq i8 ·
 --       the counter's name (zero-terminated) · the row's JSON
 -- RETURNS  the time, then per item: code B (0, or what is stale; 9: no such counter) · period I8 · usd i8, nano i8:
 --          what the counter was opened with in that period by now
@@ -40,10 +40,10 @@ local function put_opening(org, field, period, usd, nano, epoch, seq)
   put_field(org, field, struct.pack(OPENING, 1, period, usd, nano, epoch, seq))
 end
 
-local function add_rows(batch, item, scope, place, period, usd, nano)
+local function add_rows(batch, item, field, scope, place, period, usd, nano)
   local periods, org = {}, item.plan.org
   for i = 1, scope.limits do periods[i] = i == place and period or 0 end
-  local rest = hold_rest(pack_taken(scope.field, scope.layout, periods), item.call)
+  local rest = hold_rest(pack_taken(field, scope.layout, periods), item.call)
   local hold = {state = 0, basis = 0, flags = 0, held = 0, cost = 0, tokens = 0, reserved = batch.now,
                 expires = batch.now, rest = rest}
   while usd ~= 0 or nano ~= 0 do
@@ -57,13 +57,13 @@ local function open(batch, item)
   local plan, now = item.plan, batch.now
   if plan.stale == 'unknown' then plan.stale = out_of_date(plan, now) end
   if plan.stale then return reply(STALE[plan.stale], 0, 0, 0) end
-  local org, scope, state = plan.org, plan.scopes[1], plan.states[1]
+  local org, field, scope, state = plan.org, plan.fields[1], plan.scopes[1], plan.states[1]
   local layout = layout_of(scope.layout)
   local at = layout.at[item.counter]
   if not at or layout.kinds[at / WIDTH + 1] ~= SPEND then return reply(NO_COUNTER, 0, 0, 0) end
   local v, period = state.v, state.v[at + 1]
   local usd, nano, epoch, seq = opened(org, item.field, period)
-  if item.period == 0 then touch(org, scope.field, state, now) end
+  if item.period == 0 then touch(org, field, state, now) end
   local newer = item.epoch > epoch or item.epoch == epoch and item.seq > seq
   if item.period ~= period or not newer then return reply(0, period, usd, nano) end
   -- What moves, as limbs of which the second is that of a whole: below zero only the first is. Never below nothing.
@@ -81,21 +81,20 @@ local function open(batch, item)
   if by[1] ~= 0 or by[2] ~= 0 then
     v[at + 3], v[at + 4] = moved(v[at + 3], v[at + 4])
     usd, nano = moved(usd, nano)
-    touch(org, scope.field, state, now)
-    add_rows(batch, item, scope, at / WIDTH + 1, period, by[1], by[2])
+    touch(org, field, state, now)
+    add_rows(batch, item, field, scope, at / WIDTH + 1, period, by[1], by[2])
   end
   put_opening(org, item.field, period, usd, nano, item.epoch, item.seq)
   return reply(0, period, usd, nano)
 end
 
 local batch = open_batch(store_time(ARGV[1]), ARGV[2], ARGV[3])
-local items, n = {}, #ARGV - 3 - batch.extra
-local plans = decode_plans(batch, 4, n)
+local items, plans = {}, decode_plans(batch)
 for i = 1, batch.extra do
-  local blob, item, plan, at = ARGV[3 + n + i], {}, nil, nil
+  local blob, item, plan, at = ARGV[batch.before_items + i], {}, nil, nil
   plan, item.period, item.usd, item.nano, item.epoch, item.seq, item.counter, at = struct.unpack(ITEM, blob)
   item.plan, item.call = plans[plan + 1], string.sub(blob, at)
-  item.field = 'opening:' .. string.sub(item.plan.scopes[1].field, 7) .. ':' .. item.counter
+  item.field = 'opening:' .. string.sub(item.plan.fields[1], 7) .. ':' .. item.counter
   want(item.plan.org, item.field)
   items[i] = item
 end

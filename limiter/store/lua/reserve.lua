@@ -1,7 +1,7 @@
 -- Reserve: grants holds that every enforced limit on their path has room for, all or nothing.
 --
 -- KEYS  due, ledger, epoch of each shard; hash of each organization; record of each hold
--- ARGV  clock_ms ('' for TIME) · heading · placing · one plan per entry of `plans` · one item per hold
+-- ARGV  clock_ms ('' for TIME) · heading · placing · rules · plans · one item per hold
 -- RETURNS  the time, then per hold: code B · state or reason B · flags B · expires I8 · held I8 ·
 --          output max i8 · number of statuses B · per status: scope B, limit B, why B, five i8
 -- WRITES  records, counters, due index; rows for consumed calls and for thresholds passed
@@ -126,9 +126,8 @@ local function decide(batch, item)
 end
 
 local batch = open_batch(store_time(ARGV[1]), ARGV[2], ARGV[3])
-local items, n = {}, #ARGV - 3 - batch.items
-local plans = decode_plans(batch, 4, n)
-for i = 1, batch.items do items[i] = decode_item(ARGV[3 + n + i], KEYS[batch.first_hold + i], plans) end
+local items, plans = {}, decode_plans(batch)
+for i = 1, batch.items do items[i] = decode_item(ARGV[batch.before_items + i], KEYS[batch.first_hold + i], plans) end
 read_holds(batch)
 read_orgs(batch)
 local replies = {}
