@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 from limiter.domain.reservations import ReservationName
-from limiter.domain.verdicts import Granted
+from limiter.domain.verdicts import Denied
 from limiter.rpc import answers, requests
 from limiter.rpc.context import on_unwritten, remaining_s
+from limiter.rpc.grants import grant_bytes
 from limiter.service.service import Service
 from limiter.v1 import limiter_pb2 as pb
 from limiter.v1 import limiter_pb2_grpc
@@ -22,16 +23,18 @@ class LimiterServicer(limiter_pb2_grpc.LimiterServicer):
         self._trusted = trusted
         self._seconds = service.metrics.call_seconds
 
-    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
-        """Ask for a hold; a grant whose answer is not written is given back."""
+    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse | bytes:
+        """Ask for a hold; a grant, told as bytes, whose answer is not written is given back."""
         began = time.perf_counter()
         call = requests.reserve_call(request, trusted=self._trusted, remaining_s=remaining_s(context))
         verdict = await self._service.reserve(call)
-        if isinstance(verdict, Granted) and verdict.reservation and not call.consume:
+        self._seconds["Reserve", "OK"].observe(time.perf_counter() - began)
+        if isinstance(verdict, Denied):
+            return answers.refusal(verdict)
+        if verdict.reservation and not call.consume:
             name = verdict.reservation
             on_unwritten(context, lambda: self._service.give_back(ReservationName.parse(name)))
-        self._seconds["Reserve", "OK"].observe(time.perf_counter() - began)
-        return answers.reserve_response(verdict)
+        return grant_bytes(verdict)
 
     async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:
         """Replace a hold by what was used."""
