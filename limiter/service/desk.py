@@ -143,6 +143,6 @@ def ledger_call(plan: CallPlan, request_id: str, tags: Tags, facts: Facts = NO_F
             tags = tuple(tag for tag in tags if tag[0] not in plan.tags) + tuple(plan.tags.items())
         if len(tags) > TAGS_MAX:
             raise InvalidArgument("tags", len(tags), f"use at most {TAGS_MAX} tags")
-        pairs = ", ".join(f"[{json_string(name)}, {json_string(value)}]" for name, value in tags)
+        pairs = ", ".join([f"[{json_string(name)}, {json_string(value)}]" for name, value in tags])
         text += f', "tags": [{pairs}]'
     return f"{text}}}".encode()

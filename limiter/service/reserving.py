@@ -33,6 +33,10 @@ from limiter.store.port import Code, HoldCall, HoldReply, Why
 
 _log = structlog.get_logger(__name__)
 
+#: An enum's member takes longer to find than what is then done with it.
+_GRANTED, _DENIED, _CLOCK_BEHIND = Code.GRANTED, Code.DENIED, Code.CLOCK_BEHIND
+_SHADOWS, _LEARNED = Why.SHADOWS, Sizing.LEARNED
+
 
 class Reserving:
     """The Reserve of the service. `sweep` ends due holds of an organization's shard at once, if it may."""
@@ -77,7 +81,7 @@ class Reserving:
                     return self._refuse_unknown(call)
                 _, secret_expires_ms = identity
                 continue
-            may_help = reply.code == Code.DENIED and reply.due_waiting and not swept and not call.dry_run
+            may_help = reply.code == _DENIED and reply.due_waiting and not swept and not call.dry_run
             if may_help and await self._sweep_helped(key.organization):
                 swept = True
                 continue
@@ -96,7 +100,7 @@ class Reserving:
         if plan.plan.denial:
             return request_of(None, ""), Hold(0, 0, None), None
         learned = None
-        if plan.sizings[-1] is Sizing.LEARNED:
+        if plan.sizings[-1] is _LEARNED:
             quantile = plan.settings.learned_quantile
             factor = self._desk.learned.factor(key.organization, key.team, plan.model, quantile)
             learned = None if factor is None else partial(learned_cost, factor=factor)
@@ -155,22 +159,22 @@ class Reserving:
         tags: Tags,
     ) -> Verdict:
         for raw in reply.statuses:
-            if raw.why == Why.SHADOWS:
+            if raw.why == _SHADOWS:
                 kind = plan.plan.scopes[raw.scope].limits[raw.limit].limit.kind
                 self._desk.metrics.shadow_refusals[kind.name].inc()
-        if reply.code == Code.GRANTED:
+        if reply.code == _GRANTED:
             self._desk.metrics.decisions["GRANTED", NO_REASON].inc()
             if asked.flags is not NO_FLAG and not call.dry_run and not reply.repeated:
                 self._desk.metrics.zero_cost.inc()
                 _log.warning("consume.zero_cost", reservation=str(asked.name), model=plan.model)
             return granted(plan.plan, asked, reply)
-        if reply.code == Code.DENIED:
+        if reply.code == _DENIED:
             refusal = denied(plan, asked, reply)
             self._desk.metrics.decisions["DENIED", refusal.reason.name].inc()
             if not call.dry_run:
                 self._desk.refusals.add(question.key, plan.model, refusal, (*plan.tags.items(), *tags), reply.now_ms)
             return refusal
-        if reply.code == Code.CLOCK_BEHIND:
+        if reply.code == _CLOCK_BEHIND:
             self._desk.metrics.clock_behind.inc()
         raise error_of(reply, asked.name)
 

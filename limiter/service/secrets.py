@@ -37,7 +37,7 @@ class Pepper:
         self._versions = dict(versions)
         self.current = list(versions)[-1]
         self._inner, self._outer = _pads(next(iter(self._versions.values())))
-        self._alias_key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
+        self._alias = hashlib.blake2b(key=secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE), digest_size=16)
 
     def __repr__(self) -> str:
         return f"Pepper(versions={list(self._versions)})"
@@ -52,7 +52,9 @@ class Pepper:
 
     def alias(self, secret: str) -> bytes:
         """What a secret may be remembered by in this process, instead of itself; quicker to make than its digests."""
-        return hashlib.blake2b(secret.encode(), key=self._alias_key, digest_size=16).digest()
+        alias = self._alias.copy()
+        alias.update(secret.encode())
+        return alias.digest()
 
     def _digest(self, version: str, secret: str) -> str:
         return f"{version}:{hmac.digest(self._versions[version], secret.encode(), 'sha256').hex()}"
@@ -60,7 +62,7 @@ class Pepper:
     def reservation_id(self, key: Scope, request_id: str) -> str:
         """128 bits in hexadecimal that nobody can guess and the same request always gets."""
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(f"reservation\0{key.path}\0{request_id}".encode())
+        inner.update(f"reservation\0{'/'.join(key)}\0{request_id}".encode())
         outer.update(inner.digest())
         return outer.hexdigest()[:_RESERVATION_ID_DIGITS]
 
