@@ -66,9 +66,9 @@ def grant_bytes(granted: Granted) -> bytes:
 
 def _status(status: LimitStatus) -> bytes:
     counters = _COUNTERS
-    place, counters.settled, counters.held, counters.remaining, counters.requested, resets_at_ms, refills_at_ms, _ = (
-        status
-    )
+    place, settled, held, remaining, requested, resets_at_ms, refills_at_ms, overage = status
+    counters.settled, counters.held, counters.remaining = settled, held, remaining
+    counters.requested, counters.overage = requested, overage
     encoded = (_places.get(id(place)) or _remembered(place))[0] + counters.SerializeToString()
     if resets_at_ms:
         encoded += _RESETS_AT + _time(resets_at_ms)

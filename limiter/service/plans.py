@@ -221,13 +221,13 @@ def plan_scopes(
     return tuple(PlanScope(scope, _same_limits(tuple(map(entry, limits)))) for scope, limits in scopes)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _same_limits(limits: tuple[PlanLimit, ...]) -> tuple[PlanLimit, ...]:
     """The same object for the same limits: thousands of keys may have them, and one copy stays in the caches."""
     return limits
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _same_settings(settings: Settings) -> Settings:
     """The same object for the same settings."""
     return settings

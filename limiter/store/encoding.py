@@ -44,7 +44,7 @@ def _encode_plan(plan: Plan) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _encode_rules(limits: tuple[PlanLimit, ...]) -> bytes:
     """Encode the limits of a scope; the same object for the same limits, as thousands of keys may have them."""
     layout = ",".join(entry.limit.counter for entry in limits)
