@@ -177,11 +177,11 @@ async def test_every_acknowledged_settlement_outlives_the_store_that_was_killed(
     address = f"unix://{owner.directory}/store/valkey.sock"
     sidecars = [owner, fleet.start(store=address), fleet.start(store=address)]
     connections = [dial(sidecar) for sidecar in sidecars]
-    load = await start_load(connections, organization, seed)
+    load = await start_load(connections, organization, seed, usd=60)  # enough for the load to outlast both kills
     running = asyncio.create_task(load.run(callers=200, calls=60))
     for number in (1, 2):
+        restarts = owner.metric("limiter_store_restarts_total")  # before: nothing is sent while it is read
         await _until_granted(load, 200 * number)
-        restarts = owner.metric("limiter_store_restarts_total")
         os.kill(owner.store_pid, signal.SIGKILL)
 
         async def restarted(before: float = restarts) -> bool:
