@@ -8,9 +8,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from limiter.domain import calls as words
+from limiter.domain.limits import UNITS, LimitKind
 from limiter.domain.reservations import RowFlag
-from limiter.domain.verdicts import Denied, LimitStatus
-from limiter.rpc.grants import place_message
+from limiter.domain.verdicts import Denied, LimitStatus, Place
 from limiter.service.calls import Settled
 from limiter.v1 import limiter_pb2 as pb
 
@@ -37,6 +37,23 @@ def add_status(messages: Any, status: LimitStatus) -> None:  # noqa: ANN401 - a 
         message.resets_at.CopyFrom(timestamp(resets_at_ms))
     if refills_at_ms:
         message.refills_at.CopyFrom(timestamp(refills_at_ms))
+
+
+def place_message(place: Place) -> pb.LimitStatus:
+    """What of a limit does not change from call to call."""
+    limit = place.limit
+    message = pb.LimitStatus(
+        scope=place.scope.name,
+        limit=limit.id,
+        kind=limit.kind.name,
+        unit=UNITS[limit.kind],
+        window=limit.per,
+        limit_value=limit.amount,
+        shadow=limit.shadow,
+    )
+    if limit.kind in (LimitKind.REQUESTS, LimitKind.TOKENS):
+        message.burst = limit.burst
+    return message
 
 
 def refusal(denied: Denied) -> pb.ReserveResponse:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from limiter.domain.limits import UNITS, LimitKind
 from limiter.domain.verdicts import Granted, LimitStatus, Place
+from limiter.rpc.answers import place_message, timestamp
 from limiter.service.memory import Memory
 from limiter.v1 import limiter_pb2 as pb
 
@@ -55,12 +53,10 @@ def grant_bytes(granted: Granted) -> bytes:
     grant.dry_run = granted.dry_run
     grant.output_field = granted.output_field
     parts = [grant.SerializeToString(), _EXPIRES_AT, _time(granted.expires_at_ms)]
-    for status in granted.limits:
-        encoded = _status(status)
-        parts += _LIMITS, _LENGTHS[len(encoded)], encoded
-    for status in granted.warnings:
-        encoded = _status(status)
-        parts += _WARNINGS, _LENGTHS[len(encoded)], encoded
+    for tag, statuses in ((_LIMITS, granted.limits), (_WARNINGS, granted.warnings)):
+        for status in statuses:
+            encoded = _status(status)
+            parts += tag, _LENGTHS[len(encoded)], encoded
     return b"".join(parts)
 
 
@@ -86,23 +82,5 @@ def _remembered(place: Place) -> tuple[bytes, Place]:
 @lru_cache(maxsize=4096)
 def _time(at_ms: int) -> bytes:
     """Encode a Timestamp with its length; many answers have the same."""
-    seconds, rest_ms = divmod(at_ms, 1000)
-    encoded = Timestamp(seconds=seconds, nanos=rest_ms * 1_000_000).SerializeToString()
+    encoded = timestamp(at_ms).SerializeToString()
     return _LENGTHS[len(encoded)] + encoded
-
-
-def place_message(place: Place) -> pb.LimitStatus:
-    """What of a limit does not change from call to call."""
-    limit = place.limit
-    message = pb.LimitStatus(
-        scope=place.scope.name,
-        limit=limit.id,
-        kind=limit.kind.name,
-        unit=UNITS[limit.kind],
-        window=limit.per,
-        limit_value=limit.amount,
-        shadow=limit.shadow,
-    )
-    if limit.kind in (LimitKind.REQUESTS, LimitKind.TOKENS):
-        message.burst = limit.burst
-    return message

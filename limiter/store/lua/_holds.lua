@@ -31,10 +31,7 @@ local function hold_rest(taken, call)
   return struct.pack('<I2', #taken) .. taken .. call
 end
 
-local taken_formats = setmetatable({}, {__index = function(cache, n)
-  cache[n] = '<Bss' .. string.rep('I8', n)
-  return cache[n]
-end})
+local taken_formats = formats('<Bss', 'I8')
 
 local function pack_taken(field, layout, periods)
   return struct.pack(taken_formats[#periods], #periods, field, layout, unpack(periods))

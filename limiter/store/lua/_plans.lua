@@ -4,14 +4,7 @@
 --   for each scope: field (zero-terminated)
 -- Where its organization and the rules of its scopes are among those of the batch, `placing` says: see open_batch.
 
-local strings = setmetatable({}, {__index = function(cache, n)
-  cache[n] = '<' .. string.rep('s', n)
-  return cache[n]
-end})
-local places = setmetatable({}, {__index = function(cache, n)
-  cache[n] = '<' .. string.rep('I2', n)
-  return cache[n]
-end})
+local strings, places = formats('<', 's'), formats('<', 'I2')
 
 -- For each of its scopes: in `fields` where its counters are, in `scopes` what decode_rules answered, in `states` its
 -- counters once they are read.

@@ -12,10 +12,16 @@
 -- A level is in 1/ticks of a token or request, so that refilling adds `amount` per tick, exactly.
 
 local WIDTH = 7
-local integers = setmetatable({}, {__index = function(cache, n)
-  cache[n] = '<' .. string.rep('i8', n)
-  return cache[n]
-end})
+
+-- Formats by how many of `each` they have behind `head`; made once.
+local function formats(head, each)
+  return setmetatable({}, {__index = function(cache, n)
+    cache[n] = head .. string.rep(each, n)
+    return cache[n]
+  end})
+end
+
+local integers = formats('<', 'i8')
 
 local function unpack_scope(raw)
   local format, last, layout, at = struct.unpack('<BI8s', raw)

@@ -52,8 +52,8 @@ class Plan:
     """What the policy says of one key and model: compiled once, sent with every call.
 
     `denial` is a DenialReason that the policy itself gives (0: none). `key_revision` is that of the
-    key's record (0: it has none). `blobs` are the store's encoding, of itself
-    and of the rules of its scopes, made on first use.
+    key's record (0: it has none). `blobs` are the store's encoding, of itself and of the
+    rules of its scopes, made on first use.
     """
 
     organization: str
