@@ -40,7 +40,7 @@ local function check(plan, item)
           end
         end
         if why then
-          tell = tell or {}
+          tell = tell or {nil, nil, nil, nil, nil}
           if mode == SHADOW then
             skipped = skipped or {}
             skipped[s * 64 + i] = true
@@ -84,24 +84,25 @@ local function take(batch, plan, item, skipped)
       at, r = at + WIDTH, r + RULE
     end
     -- Where there are none any more, those that were there are dropped: what is spent now they would not have.
-    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, plan.fields[s], plan.states[s], batch.now) end
+    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, plan.states[s], batch.now) end
   end
 end
+
+local parts, periods = {}, {}
 
 -- The scopes of the taken part of a hold's record. Periods do not change within a batch, so that the usual one,
 -- with every limit that applies, is made once for all holds of a plan.
 local function taken_scopes(plan, skipped)
   if plan.taken and not skipped then return plan.taken end
-  local parts = {}
   for s, scope in ipairs(plan.scopes) do
-    local v, lesser, periods = plan.states[s].v, scope.lesser, {}
+    local v, lesser = plan.states[s].v, scope.lesser
     for i = 0, scope.limits - 1 do
       local takes = scope.rules[i * RULE + 2] > 0 and not (skipped and skipped[s * 64 + i])
       periods[i + 1] = takes and v[i * WIDTH + 1] + (lesser and lesser[i] or 0) * LESSER or 0
     end
-    parts[s] = scope.limits > 0 and pack_taken(plan.fields[s], scope.layout, periods) or ''
+    parts[s] = scope.limits > 0 and pack_taken(plan.fields[s], scope.layout, scope.limits, periods) or ''
   end
-  local taken = table.concat(parts)
+  local taken = table.concat(parts, '', 1, #plan.scopes)
   if not skipped then plan.taken = taken end
   return taken
 end

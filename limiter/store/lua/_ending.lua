@@ -76,7 +76,7 @@ local function move_counters(item, hold, now, amount, first)
         end
       end
     end
-    if state then touch(org, scope[2], state, now) end
+    if state then touch(org, state, now) end
   end
   return all, excess
 end

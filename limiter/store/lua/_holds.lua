@@ -17,7 +17,8 @@ local function decode_hold(raw)
   if format ~= 1 then error('hold of format ' .. format) end
   return {state = state, basis = basis, on_expiry = on_expiry, flags = flags, claims = claims, reserved = reserved,
           expires = expires, expires_max = expires_max, ended = ended, held = held, cost = cost, tokens = tokens,
-          output_max = output_max, fingerprint = fingerprint, rest = string.sub(raw, HEAD_SIZE + 1)}
+          output_max = output_max, fingerprint = fingerprint, rest = string.sub(raw, HEAD_SIZE + 1),
+          taken = false, lesser = false, most = false, least = false}
 end
 
 local function encode_hold(hold)
@@ -33,14 +34,14 @@ end
 
 local taken_formats = formats('<Bss', 'I8')
 
-local function pack_taken(field, layout, periods)
-  return struct.pack(taken_formats[#periods], #periods, field, layout, unpack(periods))
+local function pack_taken(field, layout, n, periods)
+  return struct.pack(taken_formats[n], n, field, layout, unpack(periods, 1, n))
 end
 
 -- The scopes that a hold took from: {number of counters, field, layout, then the periods} each; and its
 -- lesser amounts, false where it has none.
 local function unpack_taken(rest)
-  local scopes, at, finish, lesser = {}, 3, 2 + struct.unpack('<I2', rest), false
+  local scopes, at, finish, lesser = {nil, nil, nil}, 3, 2 + struct.unpack('<I2', rest), false
   while at <= finish do
     local n = struct.unpack('<B', rest, at)
     if n == 0 then
@@ -60,14 +61,14 @@ local function member_of(org, key)
   return org.name .. '/' .. string.sub(key, -32)
 end
 
-local ROW = '<BBBBI4i8I8i8I8I8I8I8s'
+local ROW = '<BBBBI4i8I8i8I8I8I8I8sI4'
 
 -- A row of the ledger: ROW, then what follows HEAD in the hold's record, its size first, then the end.
 local function add_row(shard, kind, member, hold, amount, now, ending)
   local rows = shard.rows or {}
   shard.rows = rows
   rows[#rows + 1] = struct.pack(ROW, 1, kind, hold.state, hold.basis, hold.flags, amount, hold.held, hold.cost,
-    hold.tokens, hold.reserved, hold.expires, now, member) .. struct.pack('<I4', #hold.rest) .. hold.rest .. ending
+    hold.tokens, hold.reserved, hold.expires, now, member, #hold.rest) .. hold.rest .. ending
 end
 
 -- A row that moves no counter.
@@ -106,16 +107,20 @@ local function write_batch(batch)
     if shard.adds then redis.call('ZADD', shard.due, unpack(shard.adds)) end
     if shard.drops then redis.call('ZREM', shard.due, unpack(shard.drops)) end
   end
+  local fields = {}
   for _, org in ipairs(batch.orgs) do
     if org.dirty then
-      local fields = {}
-      for i, field in ipairs(org.dirty) do
-        fields[2 * i - 1], fields[2 * i] = field, pack_scope(org.states[field])
+      local n = 0
+      for field, state in pairs(org.values) do
+        if type(state) == 'table' and state.dirty then
+          fields[n + 1], fields[n + 2] = field, pack_scope(state)
+          n = n + 2
+        end
       end
-      redis.call('HSET', org.key, unpack(fields))
+      redis.call('HSET', org.key, unpack(fields, 1, n))
     end
     if org.puts then
-      for field in pairs(org.puts) do redis.call('HSET', org.key, field, org.raw[field]) end
+      for field in pairs(org.puts) do redis.call('HSET', org.key, field, org.values[field]) end
     end
   end
   local lasting, n = {}, 0

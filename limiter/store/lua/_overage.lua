@@ -12,8 +12,8 @@ end
 
 -- The overage of a counter in one of its periods, as limbs, from what was read or is to be written.
 local function overage_of(org, field, period)
-  if not org.raw[field] then return 0, 0 end
-  local format, known, usd, nano = struct.unpack(OVERAGE, org.raw[field])
+  if not org.values[field] then return 0, 0 end
+  local format, known, usd, nano = struct.unpack(OVERAGE, org.values[field])
   if format ~= 1 then error('overage of format ' .. format) end
   if known ~= period then return 0, 0 end
   return usd, nano

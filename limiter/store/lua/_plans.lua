@@ -13,7 +13,7 @@ local function decode_plan(blob, org, all_rules, place)
   local fields, scopes = {struct.unpack(strings[n], blob, at)}, {struct.unpack(places[n], ARGV[3], place + 2)}
   fields[n + 1], scopes[n + 1] = nil, nil
   local plan = {org = org, version = version, revision = revision, denial = denial, key_field = key_field,
-                fields = fields, scopes = scopes, states = {}, warns = false, lesser = false, from = 0,
+                fields = fields, scopes = scopes, states = {nil, nil, nil}, warns = false, lesser = false, from = 0,
                 till = math.huge, stale = 'unknown', taken = false}
   for s = 1, n do
     local scope = all_rules[scopes[s] + 1]
@@ -29,26 +29,25 @@ local function decode_plan(blob, org, all_rules, place)
 end
 
 local function load_scope(org, field, scope, now)
-  local state = org.states[field]
-  if state then return state end
-  local raw = org.raw[field]
-  state = raw and unpack_scope(raw) or {last = 0, layout = '', v = {}, n = 0, dirty = false}
+  local found = org.values[field]
+  if type(found) == 'table' then return found end
+  local state = found and unpack_scope(found) or {last = 0, layout = '', v = {}, n = 0, dirty = false}
   state.behind = state.last - now > CLOCK_SLACK_MS
   if state.layout ~= scope.layout then
     relayout(state, scope.layout)
     state.fresh = first_period(org, state.last, now)
   end
   bring_forward(state, scope, now)
-  org.states[field] = state
+  org.values[field] = state
   return state
 end
 
 -- Whether the plan may decide: 'version', 'key', 'window' or 'clock' says what is out of date.
 local function out_of_date(plan, now)
   local org = plan.org
-  if tonumber(org.raw.version or 0) ~= plan.version then return 'version' end
+  if tonumber(org.values.version or 0) ~= plan.version then return 'version' end
   if plan.key_field ~= '' then
-    local record = org.raw[plan.key_field]
+    local record = org.values[plan.key_field]
     if (record and struct.unpack('<I8', record) or 0) ~= plan.revision then return 'key' end
   end
   if now < plan.from or now >= plan.till then return 'window' end

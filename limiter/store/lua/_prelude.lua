@@ -1,6 +1,10 @@
 -- Put before every verb: the numbers and the arithmetic that all verbs share. Pure but for
 -- store_time. Lua numbers are doubles, so every integer here stays below 2^53; sums of money, which
 -- may not, are kept in two limbs: whole USD and the nano-USD below one (0 .. NANO-1).
+--
+-- A table that grows entry by entry is made anew at every power of two, and a string of two parts is hashed anew: both
+-- cost more than what goes in. So what is made for every hold is made in one piece: with room ({nil, nil, nil}), in a
+-- table that is used again, or by one struct.pack.
 
 local floor = math.floor
 local NANO = 1000000000
@@ -86,32 +90,35 @@ local function open_batch(now, heading, placing)
     local key = KEYS[3 * shards + o]
     local _, colon = string.find(key, '}:org:', 1, true)
     batch.orgs[o] = {key = key, name = string.sub(key, colon + 1), shard = batch.shards[shard + 1],
-                     fields = {}, raw = {}, states = {}, dirty = false, puts = false}
+                     values = {}, dirty = false, puts = false}
   end
   return batch
 end
 
--- Remembers that a field of an organization's hash will be read.
+-- Remembers that a field of an organization's hash will be read. In `values` a field is false where there is none, its
+-- text as it was read, or the counters that were made of that.
 local function want(org, field)
-  if org.raw[field] == nil then
-    org.raw[field] = false
-    org.fields[#org.fields + 1] = field
-  end
+  if org.values[field] == nil then org.values[field] = false end
 end
 
 -- Has a field of an organization's hash written at the end, as it stands.
 local function put_field(org, field, text)
-  org.raw[field] = text
+  org.values[field] = text
   org.puts = org.puts or {}
   org.puts[field] = true
 end
 
 local function read_orgs(batch)
+  local fields = {}
   for _, org in ipairs(batch.orgs) do
-    local n = #org.fields
+    local values, n = org.values, 0
+    for field in pairs(values) do
+      n = n + 1
+      fields[n] = field
+    end
     if n > 0 then
-      local values = redis.call('HMGET', org.key, unpack(org.fields))
-      for i = 1, n do org.raw[org.fields[i]] = values[i] end
+      local found = redis.call('HMGET', org.key, unpack(fields, 1, n))
+      for i = 1, n do values[fields[i]] = found[i] end
     end
   end
 end

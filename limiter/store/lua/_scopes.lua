@@ -21,7 +21,7 @@ local function formats(head, each)
   end})
 end
 
-local integers = formats('<', 'i8')
+local integers, counters = formats('<', 'i8'), formats('<BI8s', 'i8')
 
 local function unpack_scope(raw)
   local format, last, layout, at = struct.unpack('<BI8s', raw)
@@ -32,19 +32,17 @@ local function unpack_scope(raw)
 end
 
 local function pack_scope(state)
-  local n = state.n
-  local values = n > 0 and struct.pack(integers[n], unpack(state.v, 1, n)) or ''
-  return struct.pack('<BI8s', 1, state.last, state.layout) .. values
+  return struct.pack(counters[state.n], 1, state.last, state.layout, unpack(state.v, 1, state.n))
 end
 
 -- The counters of a scope as they were read or as they are by now; false where there are none.
 local function open_scope(org, field)
-  local state = org.states[field]
-  if state == nil then
-    state = org.raw[field] and unpack_scope(org.raw[field]) or false
-    org.states[field] = state
+  local found = org.values[field]
+  if type(found) == 'string' then
+    found = unpack_scope(found)
+    org.values[field] = found
   end
-  return state
+  return found
 end
 
 -- What a layout says: its counters' names and kinds in order, and where each name stands. Remembered from call to
@@ -105,12 +103,11 @@ local function take_more(v, at, count)
 end
 
 -- Marks a scope as changed, to be written at the end; and how late its counters began, if some may have.
-local function touch(org, field, state, now)
+local function touch(org, state, now)
   if state.dirty then return end
   if now > state.last then state.last = now end
   state.dirty = true
-  org.dirty = org.dirty or {}
-  org.dirty[#org.dirty + 1] = field
+  org.dirty = true
   if state.fresh and state.fresh > org.began then
     org.began = state.fresh
     put_field(org, 'began', text_of(state.fresh))

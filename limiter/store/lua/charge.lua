@@ -35,9 +35,9 @@ local function book(batch, item)
       end
     end
     parts[s] = ''
-    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, plan.fields[s], plan.states[s], batch.now) end
+    if scope.limits > 0 or plan.states[s].relaid then touch(plan.org, plan.states[s], batch.now) end
     if scope.limits > 0 then
-      parts[s] = pack_taken(plan.fields[s], scope.layout, periods)
+      parts[s] = pack_taken(plan.fields[s], scope.layout, scope.limits, periods)
     end
   end
   return table.concat(parts), all

@@ -29,8 +29,8 @@ end
 
 -- What a counter was opened with in one of its periods: usd, nano, epoch, seq.
 local function opened(org, field, period)
-  if not org.raw[field] then return 0, 0, 0, -1 end
-  local format, known, usd, nano, epoch, seq = struct.unpack(OPENING, org.raw[field])
+  if not org.values[field] then return 0, 0, 0, -1 end
+  local format, known, usd, nano, epoch, seq = struct.unpack(OPENING, org.values[field])
   if format ~= 1 then error('opening of format ' .. format) end
   if known ~= period then return 0, 0, 0, -1 end
   return usd, nano, epoch, seq
@@ -43,7 +43,7 @@ end
 local function add_rows(batch, item, field, scope, place, period, usd, nano)
   local periods, org = {}, item.plan.org
   for i = 1, scope.limits do periods[i] = i == place and period or 0 end
-  local rest = hold_rest(pack_taken(field, scope.layout, periods), item.call)
+  local rest = hold_rest(pack_taken(field, scope.layout, scope.limits, periods), item.call)
   local hold = {state = 0, basis = 0, flags = 0, held = 0, cost = 0, tokens = 0, reserved = batch.now,
                 expires = batch.now, rest = rest}
   while usd ~= 0 or nano ~= 0 do
@@ -63,7 +63,7 @@ local function open(batch, item)
   if not at or layout.kinds[at / WIDTH + 1] ~= SPEND then return reply(NO_COUNTER, 0, 0, 0) end
   local v, period = state.v, state.v[at + 1]
   local usd, nano, epoch, seq = opened(org, item.field, period)
-  if item.period == 0 then touch(org, field, state, now) end
+  if item.period == 0 then touch(org, state, now) end
   local newer = item.epoch > epoch or item.epoch == epoch and item.seq > seq
   if item.period ~= period or not newer then return reply(0, period, usd, nano) end
   -- What moves, as limbs of which the second is that of a whole: below zero only the first is. Never below nothing.
@@ -81,7 +81,7 @@ local function open(batch, item)
   if by[1] ~= 0 or by[2] ~= 0 then
     v[at + 3], v[at + 4] = moved(v[at + 3], v[at + 4])
     usd, nano = moved(usd, nano)
-    touch(org, field, state, now)
+    touch(org, state, now)
     add_rows(batch, item, field, scope, at / WIDTH + 1, period, by[1], by[2])
   end
   put_opening(org, item.field, period, usd, nano, item.epoch, item.seq)

@@ -13,6 +13,7 @@
 local GRANTED, DENIED, EXISTS, ENDED, BACKLOG = 0, 1, 2, 3, 8
 local REPEATED, DUE_WAITING = 1, 2
 local ITEM = '<I2BBBBBI4I8I8I8I8I8I8I8i8c16B'
+local RECORD = HEAD .. 'I2'
 
 local function sum_of(cost)
   local usd, nano = limbs(cost)
@@ -40,7 +41,9 @@ end
 local function reply(code, state, flags, expires, held, output_max, tell)
   local told = tell and #tell or 0
   local head = struct.pack('<BBBI8I8i8B', code, state, flags, expires or 0, held or 0, output_max or -1, told)
-  return tell and head .. table.concat(tell) or head
+  if told == 0 then return head end
+  table.insert(tell, 1, head)
+  return table.concat(tell)
 end
 
 -- Whether holds of the shard are due; asked only when a refusal could end with them.
@@ -63,41 +66,42 @@ local function known(batch, item)
   if hold.expires <= batch.now then return reply(ENDED, EXPIRED, 0) end
   hold.claims = hold.claims + 1
   put_record(batch, item.key, encode_hold(hold), 0)
-  local tell = {}
+  local tell = {nil, nil, nil, nil, nil}
   inform(item.plan, item.all, tell)
   return reply(GRANTED, HELD, REPEATED, hold.expires, hold.held, hold.output_max, tell)
 end
 
 -- The record of a new hold.
-local function record_of(item, now, flags, rest)
-  return struct.pack(HEAD, 1, HELD, 0, item.on_expiry, flags, 1, now, now + item.ttl, now + item.lifetime, 0, item.cost,
-    0, item.tokens, item.output_max, item.fingerprint) .. rest
+local function record_of(item, now, flags, taken)
+  return struct.pack(RECORD, 1, HELD, 0, item.on_expiry, flags, 1, now, now + item.ttl, now + item.lifetime, 0,
+    item.cost, 0, item.tokens, item.output_max, item.fingerprint, #taken) .. taken .. item.call
 end
 
-local function consume(batch, item, flags, rest)
+local function consume(batch, item, flags, taken)
   local now, org = batch.now, item.plan.org
   local hold = {state = SETTLED, basis = BY_USAGE, on_expiry = item.on_expiry, flags = flags + F_CONSUMED, claims = 1,
                 reserved = now, expires = now, expires_max = now + item.lifetime, ended = now, held = item.cost,
                 cost = item.cost,
-                tokens = item.tokens, output_max = item.output_max, fingerprint = item.fingerprint, rest = rest}
+                tokens = item.tokens, output_max = item.output_max, fingerprint = item.fingerprint,
+                rest = hold_rest(taken, item.call)}
   add_row(org.shard, ROW_SETTLEMENT, member_of(org, item.key), hold, item.cost, now, '')
   put_record(batch, item.key, encode_hold(hold), item.retention)
 end
 
 local function grant(batch, item, skipped, tell)
   local now, plan, state, expires = batch.now, item.plan, HELD, batch.now + item.ttl
-  tell = tell or {}
+  tell = tell or {nil, nil, nil, nil, nil}
   if not item.dry_run then
-    local flags, rest = item.flags, hold_rest(taken_part(plan, item, skipped), item.call)
+    local flags, taken = item.flags, taken_part(plan, item, skipped)
     if skipped then flags = with_flag(flags, F_SHADOWED) end
     take(batch, plan, item, skipped)
     if plan.warns then warn(batch, plan, item, tell) end
     if item.consume then
       state, expires = SETTLED, now
-      consume(batch, item, flags, rest)
+      consume(batch, item, flags, taken)
     else
       add_due(plan.org.shard, expires, member_of(plan.org, item.key))
-      put_record(batch, item.key, record_of(item, now, flags, rest), 0)
+      put_record(batch, item.key, record_of(item, now, flags, taken), 0)
     end
   end
   inform(plan, item.all, tell)
