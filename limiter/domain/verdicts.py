@@ -54,17 +54,18 @@ _HTTP_STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
-    """A limit where it stands."""
+    """A limit where it stands. `told` is its part of an answer's bytes, kept by who encodes it first."""
 
     scope: Scope
     limit: Limit
+    told: bytes = field(default=b"", init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Hash once what tells places apart, and no more: every answer names several of them."""
-        object.__setattr__(self, "_hash", hash((self.scope, self.limit.id)))
+        """Hash once what tells places apart, and no more: what is counted by place looks it up for every answer."""
+        self._hash = hash((self.scope, self.limit.id))
 
     def __hash__(self) -> int:
         """What was hashed when the place was made."""

@@ -12,10 +12,7 @@ from typing import Final
 
 from limiter.domain.verdicts import Granted, LimitStatus, Place
 from limiter.rpc.answers import place_message, timestamp
-from limiter.service.memory import Memory
 from limiter.v1 import limiter_pb2 as pb
-
-_PLACES_REMEMBERED: Final = 65_536
 
 #: No id is longer than 128 bytes, so that a status is far below.
 _LENGTHS: Final = tuple(
@@ -36,8 +33,6 @@ _REFILLS_AT: Final = _tag(pb.LimitStatus, "refills_at")
 
 _GRANT = pb.ReserveResponse(decision="GRANTED")
 _COUNTERS = pb.LimitStatus()
-#: By the place's id, as its hash takes longer than all the rest; the place is kept, so that no other gets its id.
-_places: Memory[int, tuple[bytes, Place]] = Memory(_PLACES_REMEMBERED)
 
 
 def grant_bytes(granted: Granted) -> bytes:
@@ -65,7 +60,7 @@ def _status(status: LimitStatus) -> bytes:
     place, settled, held, remaining, requested, resets_at_ms, refills_at_ms, overage = status
     counters.settled, counters.held, counters.remaining = settled, held, remaining
     counters.requested, counters.overage = requested, overage
-    encoded = (_places.get(id(place)) or _remembered(place))[0] + counters.SerializeToString()
+    encoded = (place.told or _told(place)) + counters.SerializeToString()
     if resets_at_ms:
         encoded += _RESETS_AT + _time(resets_at_ms)
     if refills_at_ms:
@@ -73,10 +68,9 @@ def _status(status: LimitStatus) -> bytes:
     return encoded
 
 
-def _remembered(place: Place) -> tuple[bytes, Place]:
-    found = place_message(place).SerializeToString(), place
-    _places.put(id(place), found)
-    return found
+def _told(place: Place) -> bytes:
+    place.told = place_message(place).SerializeToString()
+    return place.told
 
 
 @lru_cache(maxsize=4096)

@@ -80,8 +80,7 @@ class Ledgers(Wire):
         The epoch comes after `beyond`, even if the store's clock does not.
         """
         _, stream, epoch = keys.shard_keys(first.shard)
-        clock = b"" if self._clock_ms is None else str(self._clock_ms()).encode()
-        arguments: list[bytes | str] = [clock, f"{first.epoch}-{first.seq}", raw, str(beyond)]
+        arguments: list[bytes | str] = [self._clock(), f"{first.epoch}-{first.seq}", raw, str(beyond)]
         return int(await self._fcall("rebase", [stream, epoch], arguments))
 
     async def raw_row(self, shard: int, position: Position) -> bytes:

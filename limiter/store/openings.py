@@ -73,11 +73,10 @@ class Openings(Wire):
         notes: Sequence[bytes] = (),
     ) -> bool:
         """Set fields of a hash of an organization, and note openings, if one field is as expected ("": absent)."""
-        clock = b"" if self._clock_ms is None else str(self._clock_ms()).encode()
         names = [key]
         if notes:
             names += [keys.openings_key(organization), *keys.shard_keys(keys.shard_of(organization))[1:]]
-        arguments = [clock, *expected, str(len(fields) // 2), *fields, *notes]
+        arguments = [self._clock(), *expected, str(len(fields) // 2), *fields, *notes]
         return bool(await self._fcall("replace", names, arguments))
 
 

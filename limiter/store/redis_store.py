@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from limiter.domain.scopes import Scope
 from limiter.store import encoding, keys, replies
@@ -31,6 +31,9 @@ from limiter.store.wire import Client
 
 C = TypeVar("C", bound=HoldCall | EndCall | ExtendCall | ChargeCall | AdjustCall)
 R = TypeVar("R")
+
+#: Shards that are asked for due holds in one call: the store answers nobody else meanwhile.
+_SHARDS_AT_ONCE: Final = 64
 
 
 class RedisStore(Registry, Records, Ledgers):
@@ -181,9 +184,8 @@ class RedisStore(Registry, Records, Ledgers):
 
     async def expire_due(self, organizations: Sequence[str], *, limit: int, retention_ms: int) -> list[EndReply]:
         """End due holds in the shards of the organizations, at most `limit` per shard."""
-        now_ms = await self.time_ms()
         ended: list[EndReply] = []
-        for members in await self._due(sorted({keys.shard_of(name) for name in organizations}), now_ms, limit):
+        for members in await self._due(sorted({keys.shard_of(name) for name in organizations}), limit):
             names = [keys.name_of_member(member.decode()) for member in members]
             cargo = Cargo(0)
             items = [struct.pack("<HQ", cargo.organization_index(name.organization), retention_ms) for name in names]
@@ -193,12 +195,18 @@ class RedisStore(Registry, Records, Ledgers):
             ended += [replies.end_reply(int(reply[0]), raw) for raw in reply[1:]]
         return ended
 
-    async def _due(self, shards: Sequence[int], now_ms: int, limit: int) -> list[list[bytes]]:
+    async def _due(self, shards: Sequence[int], limit: int) -> list[list[bytes]]:
         """Members of the shards' due indexes whose time has come, shards without any left out."""
-        found = await self._all(
-            [("ZRANGEBYSCORE", keys.shard_keys(shard)[0], "-inf", now_ms, "LIMIT", 0, limit) for shard in shards]
-        )
-        return [members for members in found if members]
+        indexes = [keys.shard_keys(shard)[0] for shard in shards]
+        at_once = 1 if self._cluster else _SHARDS_AT_ONCE
+
+        async def due_of(part: Sequence[str]) -> list[list[bytes]]:
+            async with self._room:
+                members: list[list[bytes]] = await self._fcall("due", part, [self._clock(), limit])
+                return members
+
+        parts = [indexes[at : at + at_once] for at in range(0, len(indexes), at_once)]
+        return [members for found in await asyncio.gather(*map(due_of, parts)) for members in found]
 
     async def append_refusals(
         self, organization: str, summary: bytes, refused: Mapping[tuple[Scope, str], int]

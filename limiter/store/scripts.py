@@ -23,6 +23,7 @@ VERBS = {
     "adjust": "allow-oom",
     "settle": "allow-oom",
     "release": "allow-oom",
+    "due": "no-writes",
     "expire": "allow-oom",
     "extend": "allow-oom",
     "inspect": "no-writes",

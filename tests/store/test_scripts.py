@@ -23,7 +23,9 @@ from limiter.store.scripts import PARTS, VERBS, library
 FOLDER: Final = Path(str(files("limiter.store") / "lua"))
 SOURCES: Final = {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.lua"))}
 SECTIONS: Final = ("KEYS", "ARGV", "RETURNS", "WRITES", "COST")
-READS: Final = {"TIME", "GET", "MGET", "HGET", "HMGET", "ZCOUNT", "XLEN", "XRANGE", "XREVRANGE", "EXISTS", "XINFO"}
+READS: Final = {"TIME", "GET", "MGET", "HGET", "HMGET", "EXISTS", "ZCOUNT", "ZRANGEBYSCORE"} | {
+    "XLEN", "XRANGE", "XREVRANGE", "XINFO"
+}  # fmt: skip
 LINES_MAX: Final = 150
 
 WRITE_MARK = "\n-- write\n"
