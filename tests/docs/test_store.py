@@ -83,7 +83,7 @@ def test_the_head_of_a_record_is_that_of_the_scripts() -> None:
 
 def test_a_row_is_as_the_scripts_write_it() -> None:
     (row,) = re.findall(r"^local ROW = '<(\S+)'", page(f"{LUA}/_holds.lua"), re.MULTILINE)
-    (described,) = re.findall(r"^## A ledger row\n\n(.*?) · size", page(PAGE), re.MULTILINE | re.DOTALL)
+    (described,) = re.findall(r"^## A ledger row\n\n(.*?) of what follows", page(PAGE), re.MULTILINE | re.DOTALL)
     formats = re.findall(r"\b(?:\S+) (B|I4|I8|i8|s)`", described)
     assert "".join(formats) == row
     assert all(f"{kind.value} {kind.name}" in page(PAGE) for kind in RowKind)
