@@ -198,15 +198,17 @@ class RedisStore(Registry, Records, Ledgers):
     async def _due(self, shards: Sequence[int], limit: int) -> list[list[bytes]]:
         """Members of the shards' due indexes whose time has come, shards without any left out."""
         indexes = [keys.shard_keys(shard)[0] for shard in shards]
-        at_once = 1 if self._cluster else _SHARDS_AT_ONCE
+        if self._cluster:  # what is in different slots cannot be asked for in one call
+            found = await asyncio.gather(*(self._due_in([index], limit) for index in indexes))
+        else:
+            parts = [indexes[at : at + _SHARDS_AT_ONCE] for at in range(0, len(indexes), _SHARDS_AT_ONCE)]
+            found = [await self._due_in(part, limit) for part in parts]
+        return [members for part in found for members in part]
 
-        async def due_of(part: Sequence[str]) -> list[list[bytes]]:
-            async with self._room:
-                members: list[list[bytes]] = await self._fcall("due", part, [self._clock(), limit])
-                return members
-
-        parts = [indexes[at : at + at_once] for at in range(0, len(indexes), at_once)]
-        return [members for found in await asyncio.gather(*map(due_of, parts)) for members in found]
+    async def _due_in(self, indexes: Sequence[str], limit: int) -> list[list[bytes]]:
+        async with self._room:
+            found: list[list[bytes]] = await self._fcall("due", indexes, [self._clock(), limit])
+            return found
 
     async def append_refusals(
         self, organization: str, summary: bytes, refused: Mapping[tuple[Scope, str], int]

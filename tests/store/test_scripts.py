@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from redis import Redis
 
 from limiter.domain.limits import LimitKind
 from limiter.domain.money import CALL_MAX_NANOUSD, NANOUSD_PER_USD
@@ -19,6 +20,7 @@ from limiter.store.encoding import _ENFORCED, _LESSER_MODE, _RULE, _SHADOW, LESS
 from limiter.store.port import Code, Why
 from limiter.store.replies import _DUE_WAITING, _REPEATED
 from limiter.store.scripts import PARTS, VERBS, library
+from tests.servers import StoreServer
 
 FOLDER: Final = Path(str(files("limiter.store") / "lua"))
 SOURCES: Final = {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.lua"))}
@@ -97,6 +99,21 @@ def test_a_file_can_be_read_at_once(name: str) -> None:
     lines = SOURCES[name].rstrip("\n").split("\n")
     assert len(lines) <= LINES_MAX
     assert max(len(line) for line in lines) <= 120
+
+
+def test_a_sweep_that_finds_nothing_leaves_nothing_in_the_memory_of_the_scripts(valkey: StoreServer) -> None:
+    def look(client: Redis, *, first_ms: int, times: int) -> int:
+        pipeline = client.pipeline(transaction=False)
+        for now_ms in range(first_ms, first_ms + times):
+            pipeline.fcall(library().functions["due"], 1, "{nobody}:due", str(now_ms), "1")
+        assert not any(pipeline.execute())
+        return int(client.info("memory")["used_memory_vm_functions"])
+
+    with valkey.client() as client:
+        client.function_load(library().source, replace=True)
+        before = look(client, first_ms=1, times=5_000)
+        after = look(client, first_ms=10_000, times=20_000)
+    assert after - before < 500_000  # an entry for each would be 2 MB
 
 
 def test_the_names_change_with_the_text() -> None:

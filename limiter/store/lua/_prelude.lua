@@ -19,8 +19,13 @@ local F_OVERAGE, F_LATE, F_UNCLAIMED, F_TOKEN_EXCESS, F_WINDOW_CLOSED = 1, 2, 4,
 local F_FORCED, F_CONSUMED, F_SHADOWED, F_ZERO_COST, F_SUSPECT, F_ADJUSTED = 128, 256, 512, 1024, 2048, 4096
 local ROW_SETTLEMENT, ROW_CHARGE, ROW_CORRECTION, ROW_EVENT, ROW_REFUSALS, ROW_OPENING = 1, 2, 3, 4, 5, 6
 
--- The one clock: the store's TIME in ms, frozen for the script. A test may pass its own.
+-- What text_of remembers, which is to last for one call: nothing else would ever let it go.
+local texts
+
+-- The one clock: the store's TIME in ms, frozen for the script. A test may pass its own. Every verb that makes texts of
+-- integers begins with it.
 local function store_time(clock_ms)
+  texts = {}
   if clock_ms ~= '' then return tonumber(clock_ms) end
   local time = redis.call('TIME')
   return time[1] * 1000 + floor(time[2] / 1000)
@@ -43,8 +48,7 @@ local function has_flag(flags, flag)
   return floor(flags / flag) % 2 == 1
 end
 
--- An integer as the text that commands take. What is remembered lasts for one call (open_batch).
-local texts = {}
+-- An integer as the text that commands take.
 local function text_of(integer)
   local text = texts[integer]
   if not text then
@@ -77,7 +81,6 @@ end
 -- rules of scopes; the plans; the items. `heading` says how many of each, `placing` in which shard each organization is
 -- and, for each plan, its organization and the rules of each of its scopes.
 local function open_batch(now, heading, placing)
-  texts = {}
   local shards, orgs, items, rules, plans, extra = struct.unpack('<I2I2I2I2I2I8', heading)
   local batch = {now = now, items = items, rules = rules, plans = plans, extra = extra,
                  first_hold = 3 * shards + orgs, before_items = 3 + rules + plans, shards = {}, orgs = {}, puts = {}}
