@@ -43,7 +43,7 @@ class PlanScope:
         object.__setattr__(self, "places", tuple(_place(self.scope, entry.limit) for entry in self.limits))
 
 
-#: The same object for the same limit, whenever its plan is compiled: answers are found by their places.
+#: The same object for the same limit, whenever its plan is compiled: it keeps its part of the answers.
 _place = lru_cache(maxsize=16384)(Place)
 
 
