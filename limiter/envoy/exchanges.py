@@ -36,6 +36,9 @@ _STREAM_BYTES_PER_TEXT: Final = 5
 _GATEWAY_TIMEOUT: Final = 504
 _FROM_UPSTREAM: Final = "x-envoy-upstream-service-time"
 
+#: The headers that are looked at here, all of answers. Envoy need not send others: see forward_rules in deploy/envoy/.
+HEADERS: Final = (":status", "content-type", "content-encoding", "content-length", _FROM_UPSTREAM)
+
 #: The modes in which a request's body is to come, or will if it is asked for, in one piece.
 _WHOLE: Final = (pb.ProcessingMode.NONE, pb.ProcessingMode.BUFFERED)
 
@@ -144,8 +147,8 @@ class Exchange:
         """Decide by the answer's headers how the rest of it is to be seen."""
         response = pb.ProcessingResponse(response_headers=pb.HeadersResponse())
         named = {header.key.lower(): header_text(header) for header in headers.headers.headers}
-        if self._options.cost_header in named:
-            response.response_headers.response.header_mutation.remove_headers.append(self._options.cost_header)
+        # Nobody else tells the cost. Whether the provider did is not known here: Envoy sends no header but HEADERS.
+        response.response_headers.response.header_mutation.remove_headers.append(self._options.cost_header)
         status = named.get(":status", "")
         self._status = int(status) if status.isascii() and status.isdigit() else 0
         self._content_type = named.get("content-type", "")

@@ -14,9 +14,11 @@ import pytest
 
 from deploy.demo.envoy import CONFIGURATIONS, Tree, configuration, mistakes, with_files
 from limiter.domain.calls import BODY_MAX_BYTES
-from tests.gateway.conftest import Desk
+from limiter.envoy.exchanges import HEADERS
+from tests.gateway.conftest import Desk, Open
 from tests.gateway.gateways import COST, ORDERS, RESERVATION, Certificates, Gateway, ended, http_filter, nanousd
 from tests.integration.connections import eventually
+from tests.integration.sidecars import Sidecar
 
 NAMES = sorted(path.name for path in CONFIGURATIONS.glob("*.yaml"))
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of Mexico?"}]
@@ -88,6 +90,12 @@ def test_envoy_keeps_as_much_of_a_request_as_it_is_to_show(name: str) -> None:
     assert http_filter(tree, "ext_authz")["with_request_body"]["max_request_bytes"] < kept <= BODY_MAX_BYTES
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "access-log.yaml"])
+def test_ext_proc_is_sent_the_headers_that_it_looks_at_and_no_key(name: str) -> None:
+    allowed = http_filter(configuration(name), "ext_proc")["forward_rules"]["allowed_headers"]["patterns"]
+    assert allowed == [{"exact": header} for header in HEADERS]
+
+
 def seconds(text: str) -> float:
     """A duration as configurations have it."""
     return float(text.removesuffix("s"))
@@ -121,6 +129,29 @@ async def test_a_call_is_settled_and_one_without_money_is_refused(name: str, gat
     with pytest.raises(openai.APIStatusError) as refused:
         client.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=10_000)
     assert refused.value.status_code == 402
+
+
+@pytest.mark.parametrize("name", ["default.yaml", "access-log.yaml", "ext-proc.yaml"])
+async def test_a_cost_and_a_reservation_that_a_provider_tells_never_reach_the_client(
+    name: str, open_gateway: Open, sidecar: Sidecar, desk: Desk
+) -> None:
+    def talkative(tree: Tree) -> None:
+        """As if the provider's answers had them; the virtual host's own rules come after those of its routes."""
+        own = {COST: "0.00", RESERVATION: "made-up"}
+        for route in manager(tree)["route_config"]["virtual_hosts"][0]["routes"]:
+            route["response_headers_to_add"] = [{"header": {"key": key, "value": own[key]}} for key in own]
+
+    gateway = open_gateway(name, sidecar, change=talkative)
+    caller = await desk.caller(gateway, "{limits: []}")
+    calls = gateway.openai(caller.secret).chat.completions.with_raw_response
+    answer = calls.create(model="gpt-4o", messages=MESSAGES, max_tokens=8)
+    (reservation,) = answer.headers.get_list(RESERVATION)
+    cost = (await ended(caller.connection, reservation)).cost_nanousd
+    told = answer.headers.get_list(COST)
+    assert [nanousd(one) for one in told] == ([] if name == "access-log.yaml" else [cost])
+    stream = calls.create(model="gpt-4o", messages=MESSAGES, max_tokens=8, stream=True)
+    assert COST not in stream.headers
+    assert list(stream.parse())
 
 
 def test_the_demo_finds_that_books_and_bill_agree(envoy_binary: Path) -> None:
