@@ -138,17 +138,23 @@ class BookReader:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _follow(self, sums: LedgerSums, seen: Positions) -> None:
-        # Of a shard that has rows, the last one comes first; so whoever has seen it misses none after it.
+        # Of a shard that has rows, the last one comes first; so whoever has seen it misses none after it. In one that
+        # had none, rows may have been written before the request was heard: it is told once more, from further back.
         request = pb.ReadLedgerRequest(last=1, follow=True)
         while True:
+            stream = self._admin.ReadLedger(request, metadata=self._metadata)
             try:
-                async for row in self._admin.ReadLedger(request, metadata=self._metadata):
+                async for row in stream:
+                    if request.last == 1 and sums.lacks_before(shard=row.shard, epoch=row.epoch, seq=row.seq):
+                        break
                     sums.add(shard=row.shard, epoch=row.epoch, seq=row.seq, text=row.json)
                     seen[row.shard] = (row.epoch, row.seq)
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
-            # The sidecar is stopping or gone: go on where the stream ended, if it comes back.
+            finally:
+                stream.cancel()
+            # Or the sidecar is stopping or gone: go on where the stream ended, if it comes back.
             request.last = _ROWS_AGAIN
             await asyncio.sleep(_PAUSE_S)
 

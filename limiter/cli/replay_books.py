@@ -97,11 +97,18 @@ class LedgerSums:
         last = self.positions.get(shard)
         if last is not None and (epoch, seq) <= last:
             return
-        if last is not None and epoch == last[0] and seq != last[1] + 1:
-            self.gaps.append(f"shard {shard}, epoch {epoch}: row {seq} follows on row {last[1]}")
+        if self.lacks_before(shard=shard, epoch=epoch, seq=seq):
+            self.gaps.append(f"shard {shard}, epoch {epoch}: row {seq} follows on {_row(last)}")
         self.positions[shard] = (epoch, seq)
         self.rows += 1
         self._book(json.loads(text))
+
+    def lacks_before(self, *, shard: int, epoch: int, seq: int) -> bool:
+        """Whether a row should have come before this one; the rows of an epoch are numbered from 0."""
+        last = self.positions.get(shard)
+        if last is None or last[0] < epoch:
+            return seq != 0
+        return (epoch, seq) > (last[0], last[1] + 1)
 
     def _book(self, row: dict[str, Any]) -> None:
         if row["kind"] not in ("SETTLEMENT", "CHARGE", "CORRECTION"):
@@ -122,6 +129,10 @@ class LedgerSums:
         unclaimed = "UNCLAIMED" in row["flags"]  # the limiter took it back; the same id may be granted again
         ended.settlements += row["kind"] == "SETTLEMENT" and not unclaimed
         ended.unclaimed = ended.unclaimed or unclaimed
+
+
+def _row(position: tuple[int, int] | None) -> str:
+    return "none" if position is None else "row {1} of epoch {0}".format(*position)
 
 
 def _charged(row: dict[str, Any]) -> Iterator[tuple[CounterName, int]]:

@@ -24,9 +24,8 @@ from limiter.service.calls import BrokenOff
 #: Larger answers are not buffered for a cost header: they could not be read anyway.
 BUFFERED_MAX_BYTES: Final = BODY_MAX_BYTES
 
-#: Up to here an answer is sure to fit into Envoy's buffers. One that is larger or does not say so might not: in mode
-#: BUFFERED it would then hang (Envoy 1.40.0) or become an error; in mode BUFFERED_PARTIAL its beginning comes here,
-#: and all of it goes on to the client.
+#: Up to here an answer is sure to fit into Envoy's buffers. A larger one, or one that does not tell, would hang (Envoy
+#: 1.40.0) or become an error in mode BUFFERED; with BUFFERED_PARTIAL its beginning comes here, and the client gets all.
 _FITS_BYTES: Final = 512 * 1024
 
 #: Of the bytes of a stream that cannot be read, at most this share was text.
