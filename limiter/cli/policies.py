@@ -62,7 +62,7 @@ def apply(
         parse_policy(text)
     except PolicyInvalid as error:
         print_mistakes(error, file, output)
-        raise typer.Exit(ExitCode.FAILED) from None
+        raise typer.Exit(ExitCode.USAGE) from None
     with admin.open() as sidecar:
         answer: pb.ApplyPolicyResponse = sidecar.ask(
             sidecar.admin.ApplyPolicy, pb.ApplyPolicyRequest(policy_yaml=text, dry_run=dry_run)

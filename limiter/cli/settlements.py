@@ -58,7 +58,8 @@ def print_settlement(answer: pb.SettleResponse, output: Format) -> None:
         write_json(plain(answer))
         return
     marks = [name for name, holds in (("late", answer.late), ("nothing changed", answer.repeated_call)) if holds]
-    counts = plain(answer.usage) if answer.HasField("usage") else {}
+    # What a repeated call says of usage is not what was booked.
+    counts = plain(answer.usage) if answer.HasField("usage") and not answer.repeated_call else {}
     units_used = counts.pop("units", {})
     used = [f"{count} {name.replace('_', ' ')}" for name, count in {**counts, **units_used}.items() if count]
     rows = [

@@ -104,6 +104,11 @@ def _failure(error: grpc.RpcError, place: Place) -> CommandFailed:
         return CommandFailed(_unreachable(place, details), ExitCode.UNREACHABLE)
     if status == "UNAUTHENTICATED":
         details += "; pass --token"
+    if status == "UNIMPLEMENTED":
+        return CommandFailed(
+            f"{place.address} does not serve this call ({details}); name a listener that does, or upgrade it",
+            ExitCode.USAGE,
+        )
     if status == "DEADLINE_EXCEEDED":
         details = f"no answer from {place.address} within {place.timeout_s:g} seconds ({details}); see --timeout"
     return CommandFailed(details, OF_STATUS.get(status, ExitCode.FAILED))

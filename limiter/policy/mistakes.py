@@ -21,6 +21,12 @@ class PolicyInvalid(InvalidArgument):
             lines.append("further mistakes are not listed: correct these first")
         LimiterError.__init__(self, "\n".join(lines))
 
+    def named(self, source: str) -> PolicyInvalid:
+        """The same mistakes, with the name of the file before each line."""
+        same = PolicyInvalid(self.mistakes)
+        LimiterError.__init__(same, "\n".join(f"{source}: {line}" for line in str(self).splitlines()))
+        return same
+
     @classmethod
     def at(cls, place: Place, message: str) -> PolicyInvalid:
         """Refuse for a single mistake."""

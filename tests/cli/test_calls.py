@@ -262,3 +262,19 @@ def test_headroom_shows_every_limit_by_its_kind(limiter: CommandLine, sidecar: F
     assert output.row("daily", "20.00 USD/day", "97.5 %", "0.25")
     assert output.row("rpm", "600 requests/minute", "25", "75.0 %")
     assert output.row("inflight (shadow)", "200 holds", "50", "150", "25.0 %")
+
+
+def test_a_repeated_settlement_shows_no_usage_that_was_not_booked(limiter: CommandLine, sidecar: FakeSidecar) -> None:
+    usage = pb.Usage(input_tokens=1000, output_tokens=999)
+    answer = pb.SettleResponse(reservation=RESERVATION, state=pb.SETTLED, cost_nanousd=3_700_000, usage=usage)
+    again = pb.SettleResponse()
+    again.CopyFrom(answer)
+    again.repeated_call = True
+    sidecar.answers("Settle", answer, again)
+    words = ("settle", RESERVATION, "--input-tokens", "1000", "--output-tokens", "999")
+
+    assert "999 output tokens" in limiter.run(*words).out
+    repeated = limiter.run(*words).out
+
+    assert "nothing changed" in repeated
+    assert "output tokens" not in repeated

@@ -45,6 +45,14 @@ def test_each_grpc_status_has_its_exit_code_and_its_message_is_shown(
     assert output.out == ""
 
 
+def test_a_listener_without_admin_is_named_in_plain_words(limiter: CommandLine, sidecar: FakeSidecar) -> None:
+    sidecar.answers("ListKeys", Fails(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
+
+    output = limiter.run("keys", "list", exit_code=2)
+
+    assert "does not serve this call" in output.err
+
+
 def test_a_sidecar_that_does_not_answer_in_time_is_unreachable(limiter: CommandLine, sidecar: FakeSidecar) -> None:
     sidecar.answers("ListKeys", NeverAnswers())
 

@@ -126,7 +126,7 @@ def test_a_dry_run_says_that_nothing_was_applied(limiter: CommandLine, sidecar: 
 
 
 def test_a_policy_with_mistakes_is_not_sent(limiter: CommandLine, sidecar: FakeSidecar, bad: str) -> None:
-    limiter.run("apply", bad, exit_code=1)
+    limiter.run("apply", bad, exit_code=2)
 
     assert not sidecar.asked
 

@@ -208,12 +208,14 @@ def test_a_wrong_argument_is_named(fleet: Fleet, arguments: tuple[str, ...], sai
     assert "geheim" not in text
 
 
-def test_a_policy_with_mistakes_keeps_a_sidecar_from_starting(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_policy_with_mistakes_keeps_a_sidecar_from_starting_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY.replace("spend: 1000, per: total", "spend: -1, per: total", 1).replace("keys:", "keyz:"))
-    said = refusal(fleet.launch(*ANYWHERE, "--policy", str(file)))
-    assert "organizations.acme.limits[0].spend" in said
+    sidecar = fleet.launch(*ANYWHERE, "--policy", str(file))
+    said = refusal(sidecar)
+    assert f"{file}: organizations.acme.limits[0].spend" in said
     assert "keyz" in said
+    assert not (sidecar.directory / "pepper").exists()
 
 
 def test_a_store_that_evicts_is_refused_with_the_remedy(fleet: Fleet, start_server: StartServer) -> None:
